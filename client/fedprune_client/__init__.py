@@ -1,0 +1,1 @@
+"""The client: trains on data that stays where it is, and submits what changed."""

@@ -1,0 +1,1 @@
+"""The front door, and everything that needs both ends on one machine."""

@@ -1,0 +1,1 @@
+"""The coordinator: owns a run's model, masks, rounds and ledger."""
