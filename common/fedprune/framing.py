@@ -1,0 +1,95 @@
+"""Blobs as chunks and chunks as blobs: sans-IO, under limits, resumable at any offset.
+
+What travels is sealed first: its size and SHA-256 are announced before the first byte, so that the receiver can
+refuse before it allocates and continue after a break with nothing but an offset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedprune.errors import DigestError, LimitError, LocalError, RemoteError
+
+MAX_CHUNK_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 4 << 20
+
+Bytes = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """What identifies a blob: `size` in bytes and `sha256` in hex."""
+
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise RemoteError("a blob cannot have a negative size", seen=self.size)
+        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
+            raise RemoteError("not a SHA-256 in hex", seen=repr(self.sha256[:80]), expected="64 hex digits")
+
+
+def seal(data: Bytes) -> Seal:
+    """The seal of a blob."""
+    return Seal(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def chunks(data: Bytes, *, offset: int = 0, chunk_bytes: int) -> Iterator[bytes]:
+    """The blob from `offset` on, in pieces of at most `chunk_bytes` (itself at most 1 MiB)."""
+    if not 0 < chunk_bytes <= MAX_CHUNK_BYTES:
+        raise LocalError("chunk size out of range", seen=chunk_bytes, expected=f"1 to {MAX_CHUNK_BYTES}")
+    if not 0 <= offset <= len(data):
+        raise RemoteError("offset outside the blob", seen=offset, expected=f"0 to {len(data)}")
+    view = memoryview(data)
+    for start in range(offset, len(view), chunk_bytes):
+        yield bytes(view[start : start + chunk_bytes])
+
+
+class Assembler:
+    """Collects one announced blob. Memory is taken once, for the announced size, after the limit was checked."""
+
+    def __init__(self, announced: Seal, *, max_bytes: int, party: str) -> None:
+        if announced.size > max_bytes:
+            raise LimitError(
+                "announced more bytes than allowed", party=party, seen=announced.size, expected=f"at most {max_bytes}"
+            )
+        self.announced = announced
+        self.offset = 0
+        self._party = party
+        self._buffer = bytearray(announced.size)
+        self._digest = hashlib.sha256()
+
+    def feed(self, chunk: bytes) -> None:
+        """Append the next chunk. Raises `LimitError` when more arrives than was announced."""
+        end = self.offset + len(chunk)
+        if end > self.announced.size or len(chunk) > MAX_CHUNK_BYTES:
+            raise LimitError(
+                "sent more bytes than announced", party=self._party, seen=end, expected=self.announced.size
+            )
+        self._buffer[self.offset : end] = chunk
+        self._digest.update(chunk)
+        self.offset = end
+
+    @property
+    def complete(self) -> bool:
+        """Whether all announced bytes are there."""
+        return self.offset == self.announced.size
+
+    def finish(self) -> memoryview:
+        """The blob, read-only. Raises `DigestError` when it is cut short or is not what was announced."""
+        if not self.complete:
+            raise DigestError(
+                "stream ended early", party=self._party, seen=f"{self.offset} bytes", expected=self.announced.size
+            )
+        if self._digest.hexdigest() != self.announced.sha256:
+            raise DigestError(
+                "digest does not match",
+                party=self._party,
+                seen=self._digest.hexdigest(),
+                expected=self.announced.sha256,
+                next_step="Send the same bytes again",
+            )
+        return memoryview(self._buffer).toreadonly()
