@@ -893,7 +893,7 @@ class Begin(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     WORK_S_FIELD_NUMBER: _builtins.int
     RESIDUAL_NORM_FIELD_NUMBER: _builtins.int
-    FIRST_OFFSET_FIELD_NUMBER: _builtins.int
+    EAGER_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.int
     run_id: _builtins.str
     size: _builtins.int
@@ -903,8 +903,8 @@ class Begin(_message.Message):
     """Seconds the client spent on the work itself."""
     residual_norm: _builtins.float
     """Norm of what compression left out, kept by the client for its next update."""
-    first_offset: _builtins.int
-    """Where the first chunk of this stream starts, when the client sends it without waiting for the offset."""
+    eager: _builtins.bool
+    """The chunks follow at once, from byte 0, without waiting for the offset."""
     @_builtins.property
     def version(self) -> Global___Version: ...
     @_builtins.property
@@ -921,11 +921,11 @@ class Begin(_message.Message):
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         work_s: _builtins.float = ...,
         residual_norm: _builtins.float = ...,
-        first_offset: _builtins.int = ...,
+        eager: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "examples", b"examples", "first_offset", b"first_offset", "metrics", b"metrics", "residual_norm", b"residual_norm", "run_id", b"run_id", "sha256", b"sha256", "size", b"size", "version", b"version", "work_s", b"work_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "eager", b"eager", "examples", b"examples", "metrics", b"metrics", "residual_norm", b"residual_norm", "run_id", b"run_id", "sha256", b"sha256", "size", b"size", "version", b"version", "work_s", b"work_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
