@@ -1,0 +1,224 @@
+"""The run file: everything that decides how a run goes, in one frozen value.
+
+One TOML file describes one training. It speaks of density only, never of sparsity, so that a number cannot be read
+the wrong way round. Every key has a default, so the shortest run file is empty; an unknown key is an error. The
+resolved file, every default written out, is stored with the run. What is a matter of the place and not of the
+run, such as where certificates lie, is a flag of the program and not in here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from fedprune.errors import ConfigError
+from fedprune.tomlfile import parse
+
+MAX_CHUNK_BYTES = 1 << 20
+
+
+def _run_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ValueError(f"{name!r} cannot name a folder; use up to 64 letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _host_port(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:7400")
+    return address
+
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+ShareOrZero = Annotated[float, Field(ge=0, le=1)]
+Patterns = Annotated[tuple[str, ...], Field(strict=False)]
+File = Annotated[Path, Field(strict=False)]
+Values = Literal["lossless", "fp16", "bf16", "int8", "int4", "ternary"]
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys and wrong types are refused, nothing changes after reading."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RunSection(Section):
+    name: Annotated[str, AfterValidator(_run_name)] = "run"
+    """What the run is called; also its folder under runs/."""
+    rounds: Count = 40
+    """Rounds from start to finish."""
+    seed: CountOrZero = 1
+    """Seed of the first model, of the choice of clients and of their batches."""
+    init: File | None = None
+    """A safetensors file to start from; without it the task's `model()` makes the first weights."""
+    evaluate_every: CountOrZero = 1
+    """Rounds between evaluations; 0 evaluates only after the last round."""
+
+
+class TaskSection(Section):
+    file: File | None = None
+    """The task file; `--task` overrides it."""
+    data: File | None = None
+    """A client's `shard.path`; `--data` overrides it."""
+
+
+class ClientsSection(Section):
+    expect: CountOrZero = 0
+    """Clients to wait for before the first round; 0 waits until nobody has joined for `settle_s`."""
+    settle_s: Seconds = 5.0
+    """Seconds of quiet after the last join that close the door when `expect` is 0."""
+    share: Share = 1.0
+    """Share of the clients that take part in a round."""
+    min_clients: Count = 1
+    """Fewest clients that a round is started with."""
+    quorum: Share = 0.5
+    """Share of a round's clients whose updates must count."""
+    deadline_s: Seconds = 600.0
+    """Seconds after which a round closes with what it has, if that is a quorum."""
+    over_select: ShareOrZero = 0.0
+    """Extra share of clients that is asked, so that the slowest need not be waited for."""
+    on_miss: Literal["close", "extend"] = "close"
+    """What happens when the deadline comes without a quorum: close the round unchanged, or extend it once."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.expect and self.min_clients > self.expect:
+            raise ValueError(f"min_clients = {self.min_clients} can never be reached with expect = {self.expect}")
+        return self
+
+
+class TrainingSection(Section):
+    epochs: Count = 1
+    """Passes over the client's data in a round."""
+    steps: CountOrZero = 0
+    """Most optimizer steps in a round; 0 takes all the epochs hold."""
+    batch_size: Count = 32
+    """Examples in a batch."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Used unless the task file brings its own."""
+    learning_rate: Positive = 0.05
+    """Step size of the client's optimizer."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of sgd."""
+    weight_decay: PositiveOrZero = 0.0
+    """Weight decay of the client's optimizer."""
+    proximal: PositiveOrZero = 0.0
+    """FedProx's mu: pull towards the round's model (Li et al., 2020); 0 is off."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of a client's data that is kept out of training, for evaluation."""
+
+
+class PruningSection(Section):
+    density: Share = 1.0
+    """Share of the prunable weights that is alive at the end; 1.0 prunes nothing."""
+    method: Literal["magnitude"] = "magnitude"
+    """How important a weight is."""
+    schedule: Literal["cubic"] = "cubic"
+    """How density falls from 1 to its target (Zhu and Gupta, 2017)."""
+    start: ShareOrZero = 0.1
+    """Share of the rounds after which pruning begins."""
+    end: ShareOrZero = 0.6
+    """Share of the rounds after which density has reached its target."""
+    every: Count = 5
+    """Rounds between mask changes."""
+    protect: Patterns = ()
+    """Names of tensors that are never pruned, with * and ?; added to the built-in protection."""
+    prune: Patterns = ()
+    """Names of tensors that are pruned although the built-in protection covers them."""
+    floor: CountOrZero = 16
+    """Fewest weights a prunable tensor keeps."""
+    floor_share: ShareOrZero = 0.005
+    """Smallest share of its weights a prunable tensor keeps."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.start > self.end:
+            raise ValueError(f"start = {self.start} comes after end = {self.end}")
+        return self
+
+
+class CompressionSection(Section):
+    up: Values = "lossless"
+    """How clients send their values."""
+    down: Values = "lossless"
+    """How the coordinator sends its values."""
+    top: Share = 1.0
+    """Share of the alive weights, the largest changes first, that a client sends."""
+    exact: Patterns = ()
+    """Names of tensors that always travel lossless, with * and ?."""
+
+
+class AggregationSection(Section):
+    rule: Literal["fedavg"] = "fedavg"
+    """How updates become the next model (McMahan et al., 2017)."""
+    rate: Positive = 1.0
+    """Step along the mean update; 1.0 takes it whole."""
+
+
+class PrivacySection(Section):
+    """No keys yet: the section is reserved, so that a file that asks for privacy is refused."""
+
+
+class NetworkSection(Section):
+    address: Annotated[str, AfterValidator(_host_port)] = "127.0.0.1:7400"
+    """HOST:PORT the coordinator listens on; `--address` overrides it."""
+    insecure: bool = False
+    """Serve plaintext on an address that other machines can reach; `--insecure` sets it."""
+    chunk_bytes: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = 1 << 19
+    """Bytes of payload in one message of a transfer."""
+    heartbeat_s: Seconds = 10.0
+    """Seconds between two signs of life; a client silent for three of them counts as gone."""
+    max_model_bytes: Count = 1 << 32
+    """Largest payload either side accepts."""
+
+
+class RunConfig(Section):
+    """The whole run file. Build it with `load`, or section by section in tests."""
+
+    run: RunSection = RunSection()
+    task: TaskSection = TaskSection()
+    clients: ClientsSection = ClientsSection()
+    training: TrainingSection = TrainingSection()
+    pruning: PruningSection = PruningSection()
+    compression: CompressionSection = CompressionSection()
+    aggregation: AggregationSection = AggregationSection()
+    privacy: PrivacySection = PrivacySection()
+    network: NetworkSection = NetworkSection()
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+        """Read a run file; paths in it are relative to its folder. Raises `ConfigError` with file, line and key."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the run file {path}: {error}", next_step="Check the path") from error
+        config = parse(text, cls, name=str(path), overrides=overrides)
+        return config._anchored(path.resolve().parent)
+
+    @classmethod
+    def loads(cls, text: str, *, name: str = "run file", overrides: Sequence[str] = ()) -> RunConfig:
+        """Read a run file's text, as stored with a run; paths are left as they are."""
+        return parse(text, cls, name=name, overrides=overrides)
+
+    def to_toml(self) -> str:
+        """The resolved file: every key with the value in force. `loads` reads it back to an equal value."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def _anchored(self, folder: Path) -> RunConfig:
+        def absolute(path: Path | None) -> Path | None:
+            return None if path is None else folder / path
+
+        run = self.run.model_copy(update={"init": absolute(self.run.init)})
+        places = {"file": absolute(self.task.file), "data": absolute(self.task.data)}
+        return self.model_copy(update={"run": run, "task": self.task.model_copy(update=places)})
