@@ -1,0 +1,88 @@
+"""Results sealed on disk before their first byte leaves, until their receipt is there.
+
+One file a result: a line of JSON that says what it is, then the codec frame. Written beside, synced and renamed, so
+that a client killed at any instant has either the whole result or none, and neither retrains nor sends twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fedprune.errors import LocalError, StoreError
+from fedprune.framing import Bytes, Seal, seal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What the coordinator is told about a result before its bytes."""
+
+    run_id: str
+    assignment_id: int
+    seal: Seal
+    examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    work_s: float = 0.0
+    residual_norm: float = 0.0
+
+
+class Outbox:
+    """The sealed results of one client, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for torn in folder.glob("*.part"):
+            torn.unlink()
+
+    def put(self, frame: Bytes, **facts: object) -> Result:
+        """Seal a frame under the facts of its `Result` and make it durable. Raises `StoreError` when it cannot."""
+        result = Result(seal=seal(frame), **facts)  # type: ignore[arg-type]  # checked by the dataclass's own fields
+        head = json.dumps(asdict(result)).encode() + b"\n"
+        path = self._path(result.run_id, result.assignment_id)
+        part = path.with_suffix(".part")
+        try:
+            with part.open("wb") as file:
+                file.write(head)
+                file.write(frame)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            raise StoreError(
+                "cannot seal a result",
+                party="this client",
+                seen=str(error),
+                next_step=f"Free space in {self._folder}; the work is repeated",
+            ) from error
+        return result
+
+    def get(self, run_id: str, assignment_id: int) -> tuple[Result, bytes] | None:
+        """A sealed result and its frame, or nothing."""
+        path = self._path(run_id, assignment_id)
+        if not path.exists():
+            return None
+        head, _, frame = path.read_bytes().partition(b"\n")
+        facts = json.loads(head)
+        result = Result(**{**facts, "seal": Seal(**facts["seal"])})
+        if seal(frame) != result.seal:
+            raise LocalError("a sealed result is damaged", seen=path.name, next_step="It is done again")
+        return result, frame
+
+    def drop(self, run_id: str, assignment_id: int) -> None:
+        """Forget a result: its receipt is there, or nobody wants it."""
+        self._path(run_id, assignment_id).unlink(missing_ok=True)
+
+    def clear(self, *, keep_run: str) -> None:
+        """Forget the results of all other runs."""
+        for path in self._folder.glob("*.result"):
+            if not path.name.startswith(f"{keep_run}-"):
+                path.unlink()
+
+    def _path(self, run_id: str, assignment_id: int) -> Path:
+        if not run_id.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise LocalError("not a run id", seen=repr(run_id[:80]))
+        return self._folder / f"{run_id}-{assignment_id}.result"

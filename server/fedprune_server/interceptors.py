@@ -1,0 +1,108 @@
+"""What every call passes: who is calling, and which status an error becomes.
+
+Identity is read here and nowhere else. Without TLS it is what the client claims in its metadata, which is why
+plaintext is for loopback and test beds; handlers never see where it came from, so that a certificate can take its
+place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from fedprune.errors import FedpruneError, IdentityError
+
+IDENTITY_KEY = "fedprune-identity"
+MAX_IDENTITY = 128
+# Calls of other services (health) that need no identity.
+OPEN_PREFIX = "/grpc.health.v1.Health/"
+
+log = logging.getLogger("fedprune.service")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who is calling: a stable `identity`, and the transport address `peer` of this connection."""
+
+    identity: str
+    peer: str
+
+
+_caller: ContextVar[Caller] = ContextVar("fedprune_caller")
+
+
+def caller() -> Caller:
+    """Who made the call that is being handled."""
+    return _caller.get()
+
+
+def read_caller(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+    """The caller of a call. Raises `IdentityError` when it does not say who it is."""
+    metadata = dict(context.invocation_metadata() or ())
+    claimed = metadata.get(IDENTITY_KEY, "")
+    identity = claimed.decode("ascii", "replace") if isinstance(claimed, bytes) else claimed
+    if not 0 < len(identity) <= MAX_IDENTITY or not identity.isprintable():
+        raise IdentityError(
+            "call without an identity",
+            party=context.peer(),
+            seen=repr(identity[:MAX_IDENTITY]),
+            expected=f"1 to {MAX_IDENTITY} printable characters in metadata {IDENTITY_KEY!r}",
+        )
+    return Caller(identity=identity, peer=context.peer())
+
+
+async def _refuse(context: grpc.aio.ServicerContext[Any, Any], method: str, error: FedpruneError) -> None:
+    log.info("refused %s from %s: %s", method, context.peer(), error)
+    await context.abort(getattr(grpc.StatusCode, error.status), str(error))
+
+
+# The published types of handlers describe the synchronous API; ours are coroutines and asynchronous generators.
+Handler = Any
+
+
+class Border(grpc.aio.ServerInterceptor):
+    """Wraps every handler: identity in, `FedpruneError` out as its status."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: Any
+    ) -> Handler:
+        """Replace the handler of a call by one that sets the caller and maps errors."""
+        details = handler_call_details
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(OPEN_PREFIX):
+            return handler
+        if handler.response_streaming:
+            return _streaming(handler, details.method)
+        return _single(handler, details.method)
+
+
+def _single(handler: Handler, method: str) -> Handler:
+    inner = handler.unary_unary
+
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            _caller.set(read_caller(context))
+            return await inner(request, context)
+        except FedpruneError as error:
+            await _refuse(context, method, error)
+
+    return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+
+
+def _streaming(handler: Handler, method: str) -> Handler:
+    inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            _caller.set(read_caller(context))
+            async for reply in inner(request, context):
+                yield reply
+        except FedpruneError as error:
+            await _refuse(context, method, error)
+
+    make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+    return make(answer, handler.request_deserializer, handler.response_serializer)
