@@ -1,0 +1,25 @@
+"""Pruning as pure numpy: how important a weight is, how many survive, where, and when.
+
+Nothing here knows torch, a clock or a network; what varies with time or chance is an argument.
+"""
+
+from fedprune.pruning.floors import Floors
+from fedprune.pruning.plan import PruningPlan, check_floors, keep_count
+from fedprune.pruning.schedules import Step, cubic, density_at, steps
+from fedprune.pruning.selection import LayerDecision, Selection, magnitude_mask, magnitudes, select
+
+__all__ = [
+    "Floors",
+    "LayerDecision",
+    "PruningPlan",
+    "Selection",
+    "Step",
+    "check_floors",
+    "cubic",
+    "density_at",
+    "keep_count",
+    "magnitude_mask",
+    "magnitudes",
+    "select",
+    "steps",
+]
