@@ -15,7 +15,7 @@ from enum import Enum
 
 from fedprune.errors import LocalError
 from fedprune.tensor import Version
-from fedprune.work import Assignment
+from fedprune.assignment import Assignment
 
 
 class Phase(Enum):
