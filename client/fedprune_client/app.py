@@ -1,0 +1,45 @@
+"""The client's command line: `python -m fedprune_client VERB`, and the client verbs of `fedprune`.
+
+Arguments are parsed here and nowhere else. What needs gRPC or torch is imported by the verb that uses it, so that
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedprune import commands
+from fedprune_client.config import ClientConfig
+
+app = commands.new_app("fedprune_client", "A client: trains on its own data and sends what is left of its update.")
+
+Server = Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")]
+Task = Annotated[Path, typer.Option(metavar="FILE", help="Your task file.")]
+Name = Annotated[str | None, typer.Option(help="This client's name, the same every time. [default: the host's name]")]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="What the task sees as shard.path. [default: the task file's folder]"),
+]
+
+
+@app.command()
+def run(server: Server, task: Task, name: Name = None, data: Data = None) -> None:
+    """Join a coordinator and train until its runs are over.
+
+    \b
+    Example: fedprune client --server 127.0.0.1:7400 --task task.py --name alice
+             fedprune client --server fl.example.org:7400 --task task.py --data /srv/scans
+    """
+    config = ClientConfig.from_flags(server=server, task=task, name=name, data=data)
+    from fedprune_client.transport import run_client
+
+    raise typer.Exit(run_client(server=config.server, task=config.task, name=config.name, data=config.data))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line of the client; gives the exit code."""
+    return commands.run(app, argv, prog="fedprune_client")

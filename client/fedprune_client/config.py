@@ -1,0 +1,36 @@
+"""What one client process is started with, checked before anything is loaded or dialled."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedprune.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """`server` is HOST:PORT. `name` is the identity under which the coordinator keeps this client's index;
+    `data` is what the task file sees as `shard.path`."""
+
+    server: str
+    task: Path
+    name: str
+    data: Path
+
+    def __post_init__(self) -> None:
+        host, _, port = self.server.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ConfigError("the coordinator's address cannot be read", seen=self.server, expected="HOST:PORT")
+        if not self.task.is_file():
+            raise ConfigError("there is no task file", seen=str(self.task), next_step="Check --task")
+        if not self.name or not self.name.isascii() or not self.name.isprintable():
+            raise ConfigError("the name cannot be used", seen=repr(self.name), expected="printable ASCII")
+        if not self.data.exists():
+            raise ConfigError("there is no data at --data", seen=str(self.data), next_step="Check the path")
+
+    @classmethod
+    def from_flags(cls, *, server: str, task: Path, name: str | None, data: Path | None) -> ClientConfig:
+        """Fill in what was not given: this machine's name, and the folder the task file lies in."""
+        return cls(server=server, task=task, name=name or socket.gethostname(), data=data or task.resolve().parent)

@@ -1,0 +1,76 @@
+"""The coordinator's command line: `python -m fedprune_server VERB`, and the server verbs of `fedprune`.
+
+Arguments are parsed here and nowhere else. What needs gRPC or torch is imported by the verb that uses it, so that
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedprune import commands
+from fedprune_server.config import ServerConfig
+
+app = commands.new_app("fedprune_server", "The coordinator: owns the model, its masks, the rounds and the ledger.")
+
+RunFiles = Annotated[list[Path], typer.Argument(metavar="RUN.toml...", help="Run files, done one after another.")]
+Task = Annotated[Path | None, typer.Option(metavar="FILE", help="Task file; wins over [task] file.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Each run gets a folder here, by its name.")]
+Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; wins over [network] address.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Listen for other machines without encryption.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file.")
+]
+Peer = Annotated[str, typer.Argument(metavar="HOST:PORT", help="The coordinator.")]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the answer.", min=0.1)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def serve(
+    run_files: RunFiles,
+    task: Task = None,
+    out: Out = Path("runs"),
+    address: Address = None,
+    insecure: Insecure = False,
+    overrides: Overrides = None,
+) -> None:
+    """Coordinate one or more runs, then exit.
+
+    \b
+    Example: fedprune server run.toml --task task.py
+             fedprune server run.toml --set pruning.density=0.1 --set run.name=tenth
+    """
+    config = ServerConfig.from_files(
+        run_files, overrides=overrides or [], task=task, out=out, address=address, insecure=insecure
+    )
+    from fedprune_server.coordinator import serve as coordinate
+
+    raise typer.Exit(
+        coordinate(config.runs, task=config.task, out=config.out, address=config.address, insecure=config.insecure)
+    )
+
+
+@app.command()
+def health(coordinator: Peer = "127.0.0.1:7400", timeout_s: Timeout = 5.0, as_json: Json = False) -> None:
+    """Ask a coordinator whether it serves: exit code 0, or 3 when it does not.
+
+    \b
+    Example: fedprune health 10.0.0.5:7400
+    """
+    from fedprune_server.health import ask
+
+    state = ask(coordinator, timeout_s=timeout_s)
+    if as_json:
+        commands.print_json({"coordinator": coordinator, "state": state})
+    else:
+        print(f"{coordinator} is {state}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line of the coordinator; gives the exit code."""
+    return commands.run(app, argv, prog="fedprune_server")

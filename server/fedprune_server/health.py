@@ -1,0 +1,31 @@
+"""Is a coordinator there, and does it serve? The probe of compose files, orchestrators and people.
+
+It speaks the standard gRPC health protocol, so that any other probe may be used in its place.
+"""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fedprune.errors import UnavailableError
+
+
+def ask(coordinator: str, *, timeout_s: float) -> str:
+    """ "serving", from a coordinator at HOST:PORT. Raises `UnavailableError` for any other answer, or none."""
+    with grpc.insecure_channel(coordinator) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)  # type: ignore[attr-defined]  # the stubs leave it out
+        except grpc.RpcError as error:
+            raise UnavailableError(
+                f"no healthy coordinator at {coordinator}",
+                seen=error.code().name.lower().replace("_", " "),
+                next_step="Check that it runs, and that this address reaches it",
+            ) from error
+    state = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status).lower().replace("_", " ")
+    if reply.status != health_pb2.HealthCheckResponse.SERVING:
+        raise UnavailableError(
+            f"the coordinator at {coordinator} does not serve", seen=state, expected="serving", next_step="Wait for it"
+        )
+    return state

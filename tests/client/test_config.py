@@ -1,0 +1,48 @@
+"""What a client refuses before anything is loaded or dialled."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from fedprune.errors import ConfigError
+from fedprune_client.config import ClientConfig
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    file = tmp_path / "task.py"
+    file.touch()
+    return file
+
+
+def test_fills_in_name_and_data(task: Path) -> None:
+    config = ClientConfig.from_flags(server="h:7400", task=task, name=None, data=None)
+    assert (config.name, config.data) == (socket.gethostname(), task.parent)
+
+
+def test_keeps_what_was_given(task: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    config = ClientConfig.from_flags(server="[::1]:7400", task=task, name="ward-7", data=tmp_path / "scans")
+    assert (config.name, config.data) == ("ward-7", tmp_path / "scans")
+
+
+@pytest.mark.parametrize("server", ["localhost", ":7400", "h:", "h:http", ""])
+def test_refuses_an_address_without_host_and_port(task: Path, server: str) -> None:
+    with pytest.raises(ConfigError, match="expected HOST:PORT"):
+        ClientConfig.from_flags(server=server, task=task, name=None, data=None)
+
+
+@pytest.mark.parametrize("name", ["", "ä", "a\nb", "a\x00"])
+def test_refuses_a_name_that_cannot_travel(task: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="the name cannot be used"):
+        ClientConfig(server="h:1", task=task, name=name, data=task.parent)
+
+
+def test_refuses_missing_files(task: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no task file \(got .*nope.py\)\. Check --task"):
+        ClientConfig.from_flags(server="h:1", task=tmp_path / "nope.py", name=None, data=None)
+    with pytest.raises(ConfigError, match="there is no data at --data"):
+        ClientConfig.from_flags(server="h:1", task=task, name=None, data=tmp_path / "nope")

@@ -1,0 +1,72 @@
+"""The `fedprune` command as a shell sees it: help at once, an example for each verb, an exit code for each ending."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedprune_client import app as client_app
+from fedprune_lab import cli
+from fedprune_server import app as server_app
+
+HEAVY = ("torch", "grpc", "numpy", "rich", "asyncio")
+PROBE = f"""
+import sys
+from {{module}} import {{function}}
+code = {{function}}(["--help"])
+heavy = [name for name in {HEAVY} if name in sys.modules]
+sys.exit(f"imported for --help: {{{{heavy}}}}" if heavy else code)
+"""
+
+
+def verbs() -> list[str]:
+    return [str(command.name) for command in cli.app.registered_commands]
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [("fedprune_lab.cli", "run"), ("fedprune_server.app", "main"), ("fedprune_client.app", "main")],
+)
+def test_help_loads_nothing_heavy(module: str, function: str) -> None:
+    probe = PROBE.format(module=module, function=function)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: fedprune" in done.stdout
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_each_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([verb, "--help"]) == 0
+    assert f"Example: fedprune {verb}" in capsys.readouterr().out
+
+
+def test_the_verbs_of_a_side_are_the_side_s_own() -> None:
+    mine = {command.callback for command in cli.app.registered_commands}
+    for side in (server_app.app, client_app.app):
+        assert {command.callback for command in side.registered_commands} <= mine
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        (["server", "missing.toml"], 2, "cannot read the run file missing.toml"),
+        (["client", "--server", "127.0.0.1:1", "--task", "missing.py"], 2, "there is no task file"),
+        (["health", "127.0.0.1:1"], 3, "no healthy coordinator at 127.0.0.1:1"),
+        (["health", "--timeout-s", "0"], 2, "0"),
+        (["serve"], 2, "No such command 'serve'"),
+    ],
+)
+def test_exit_codes(line: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(line) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_misspelt_key_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[run]\nrounds = 3\n\n[pruning]\ndensty = 0.1\n")
+    assert cli.run(["server", str(file)]) == 2
+    expected = f"fedprune: {file} line 5: [pruning] densty is not a key; did you mean density?\n"
+    assert capsys.readouterr().err == expected

@@ -1,0 +1,81 @@
+"""What a coordinator refuses to start with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedprune.errors import ConfigError
+from fedprune_server.config import ServerConfig, is_loopback
+
+
+def made(
+    tmp_path: Path,
+    *texts: str,
+    task: str | None = "task.py",
+    address: str | None = None,
+    insecure: bool = False,
+    overrides: tuple[str, ...] = (),
+) -> ServerConfig:
+    (tmp_path / "task.py").touch()
+    (tmp_path / "other.py").touch()
+    files = []
+    for index, text in enumerate(texts):
+        files.append(tmp_path / f"{index}.toml")
+        files[-1].write_text(text)
+    path = None if task is None else tmp_path / task
+    out = tmp_path / "runs"
+    return ServerConfig.from_files(files, overrides=overrides, task=path, out=out, address=address, insecure=insecure)
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    text = "[task]\nfile = 'other.py'\n[network]\naddress = '127.0.0.1:1'\n"
+    assert made(tmp_path, text, task=None).task == tmp_path / "other.py"
+    assert made(tmp_path, text).task == tmp_path / "task.py"
+    assert made(tmp_path, text).address == "127.0.0.1:1"
+    assert made(tmp_path, text, address="localhost:2").address == "localhost:2"
+
+
+def test_overrides_reach_every_run(tmp_path: Path) -> None:
+    config = made(tmp_path, "[run]\nname = 'a'", "[run]\nname = 'b'", overrides=("run.rounds=3",))
+    assert [(c.run.name, c.run.rounds) for c in config.runs] == [("a", 3), ("b", 3)]
+
+
+def test_refuses_two_runs_of_one_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two of the run files are called 'run'"):
+        made(tmp_path, "", "")
+
+
+def test_refuses_to_start_without_run_or_task(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a run file"):
+        made(tmp_path)
+    with pytest.raises(ConfigError, match="no task file is named"):
+        made(tmp_path, "", task=None)
+    with pytest.raises(ConfigError, match=r"there is no task file \(got .*missing.py\)"):
+        made(tmp_path, "", task="missing.py")
+
+
+def test_plaintext_for_other_machines_must_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not encrypted \(got 0\.0\.0\.0:7400.*--insecure"):
+        made(tmp_path, "", address="0.0.0.0:7400")
+    assert made(tmp_path, "", address="0.0.0.0:7400", insecure=True).insecure
+    assert made(tmp_path, "[network]\naddress = '[::]:7400'\ninsecure = true").insecure
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.9.9.9:1", True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("10.0.0.1:1", False),
+        ("coordinator:1", False),
+        ("localhost.example.org:1", False),
+    ],
+)
+def test_loopback(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
