@@ -4,4 +4,7 @@ This is the library both ends share. It needs numpy and zstandard; torch is aske
 gRPC by nothing here.
 """
 
+from fedprune.task import Shard
+
+__all__ = ["Shard"]
 __version__ = "0.1.0"
