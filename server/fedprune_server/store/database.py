@@ -1,0 +1,239 @@
+"""The state database: one file, one writer, one chain.
+
+Every change is a transaction that first looks whether this process is still the writer (`epoch`), then writes rows,
+and with each row a link of the hash chain. SQLite's `synchronous=FULL` syncs the log at every commit, so what was
+committed survives a power cut. A failed transaction that is not the caller's fault ends the store: going on after a
+full disk or a failed sync is how data gets lost.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+
+from fedprune.errors import StoreError
+from fedprune.ledger import GENESIS, link
+from fedprune_server.store.rows import Row, Scalar, canonical
+from fedprune_server.store.schema import DDL, FACTS, FORMAT
+
+BUSY_TIMEOUT_S = 10.0
+# Rows at the end of the chain that are checked whenever a store is opened; `verify` checks them all.
+TAIL_ROWS = 1000
+
+
+class Database:
+    """Rows in tables and links in the chain. `where` names the store in messages."""
+
+    def __init__(self, path: Path | None, *, where: str, durable: bool, at: Callable[[str], None]) -> None:
+        self._where = where
+        self._at = at
+        self._lock = RLock()
+        self._failed: StoreError | None = None
+        self._writer = f"process {os.getpid()} on {socket.gethostname()}"
+        self._open_connections(path, durable)
+        with self._lock, self._reported("open the database"):
+            self._create()
+            self.epoch = self._take_over()
+            self._head = self._read_head()
+
+    def _open_connections(self, path: Path | None, durable: bool) -> None:
+        with self._reported("open the database"):
+            self._write = connect(":memory:" if path is None else str(path), durable=durable)
+            # A second connection lets readers go on while a commit waits for the disk.
+            self._read = self._write if path is None else connect(str(path), durable=durable)
+            self._read_lock = self._lock if path is None else RLock()
+
+    def _create(self) -> None:
+        tables = self._write.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table'").fetchone()[0]
+        if not tables:
+            self._write.executescript(f"BEGIN IMMEDIATE; {DDL} COMMIT;")
+        found = self._write.execute("SELECT format FROM meta").fetchone()[0]
+        if found != FORMAT:
+            raise StoreError("a store of another format", party=self._where, seen=found, expected=FORMAT)
+
+    def _take_over(self) -> int:
+        self._write.execute("BEGIN IMMEDIATE")
+        self._write.execute("UPDATE meta SET epoch = epoch + 1, writer = ?", (self._writer,))
+        epoch = self._write.execute("SELECT epoch FROM meta").fetchone()[0]
+        self._write.execute("COMMIT")
+        return int(epoch)
+
+    def _read_head(self) -> tuple[int, str]:
+        row = self._write.execute("SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1").fetchone()
+        return (row["sequence"], row["hash"]) if row else (0, GENESIS)
+
+    @contextmanager
+    def transaction(self, name: str) -> Iterator[Transaction]:
+        """All or nothing. Raises `StoreError` when the disk, another writer or a key does not allow it.
+
+        `name` says what is being done, in words joined by hyphens; a crash can be tried at `NAME-before-commit` and
+        `NAME-after-commit`.
+        """
+        with self._lock:
+            self.check_usable()
+            head = self._head
+            try:
+                with self._reported(name.replace("-", " ")):
+                    self._write.execute("BEGIN IMMEDIATE")
+                    self._check_still_writer()
+                    yield Transaction(self, self._write)
+                    self._at(f"{name}-before-commit")
+                    self._write.execute("COMMIT")
+                    self._at(f"{name}-after-commit")
+            except BaseException:
+                self._head = head
+                if self._write.in_transaction:
+                    self._write.execute("ROLLBACK")
+                raise
+
+    def append_link(self, topic: str, run_id: str, body: str) -> None:
+        """One more row of the chain; only inside a transaction."""
+        sequence, previous = self._head[0] + 1, self._head[1]
+        digest = link(sequence=sequence, previous=previous, body=chained_text(topic, run_id, body))
+        row = (sequence, previous, digest, topic, run_id, body)
+        self._write.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._head = (sequence, digest)
+
+    def rows(self, sql: str, *values: Scalar) -> list[sqlite3.Row]:
+        """Answer a question, without waiting for a commit that is under way."""
+        with self._read_lock, self._reported("read the database"):
+            self.check_usable()
+            return self._read.execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: Scalar) -> sqlite3.Row | None:
+        """The first row of the answer."""
+        found = self.rows(sql, *values)
+        return found[0] if found else None
+
+    def check(self) -> None:
+        """Look for damage in the file and in the chain's tail. Raises `StoreError`."""
+        answer = self.rows("PRAGMA quick_check(1)")[0][0]
+        if answer != "ok":
+            raise StoreError("the database is damaged", party=self._where, seen=answer, next_step="Restore it")
+        tail = self.rows("SELECT * FROM ledger ORDER BY sequence DESC LIMIT ?", TAIL_ROWS)
+        for sequence, problem in broken_links(reversed(tail), whole=False):
+            raise StoreError(f"the ledger is damaged at row {sequence}: {problem}", party=self._where)
+
+    def fail(self, error: StoreError) -> None:
+        """End the store: every later call raises `error`."""
+        self._failed = self._failed or error
+
+    def check_usable(self) -> None:
+        """Raise what ended the store, if something did."""
+        if self._failed is not None:
+            raise self._failed
+
+    def close(self) -> None:
+        """Fold the log into the file and let go of it."""
+        with self._lock, self._read_lock:
+            if self._failed is None:
+                self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.fail(StoreError("the store is closed", party=self._where))
+            for connection in {self._write, self._read}:
+                connection.close()
+
+    def _check_still_writer(self) -> None:
+        epoch, writer = self._write.execute("SELECT epoch, writer FROM meta").fetchone()
+        if epoch != self.epoch:
+            trouble = StoreError(
+                "another coordinator has taken over this store",
+                party=self._where,
+                seen=f"epoch {epoch}, {writer}",
+                expected=f"epoch {self.epoch}",
+                next_step="End this coordinator; the other one goes on",
+            )
+            self.fail(trouble)
+            raise trouble
+
+    @contextmanager
+    def _reported(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError as error:
+            raise StoreError(
+                f"could not {doing}: it contradicts what is stored", party=self._where, seen=str(error)
+            ) from error
+        except sqlite3.Error as error:
+            trouble = StoreError(
+                f"could not {doing}",
+                party=self._where,
+                seen=str(error),
+                next_step="Free space or mend the disk, then start the coordinator again: it goes on where it was",
+            )
+            self.fail(trouble)
+            raise trouble from error
+
+
+class Transaction:
+    """Writes rows; each is also a link of the chain."""
+
+    def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
+        self._database = database
+        self._connection = connection
+
+    def one(self, sql: str, *values: Scalar) -> sqlite3.Row | None:
+        """The first row of an answer that sees this transaction's own writes."""
+        row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
+        return row
+
+    def all(self, sql: str, *values: Scalar) -> list[sqlite3.Row]:
+        """All rows of such an answer."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def insert(self, table: str, row: Row) -> None:
+        """A new fact."""
+        self._put("INSERT", table, row)
+
+    def replace(self, table: str, row: Row) -> None:
+        """A fact instead of the one with the same key."""
+        keys = FACTS[table]
+        changed = [column for column in row if column not in keys]
+        self._put("INSERT", table, row, f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET " + _excluded(changed))
+
+    def _put(self, verb: str, table: str, row: Row, conflict: str = "") -> None:
+        columns, marks = ", ".join(row), ", ".join("?" * len(row))
+        self._connection.execute(f"{verb} INTO {table} ({columns}) VALUES ({marks}){conflict}", tuple(row.values()))
+        self.note(table, str(row.get("run_id", "")), row)
+
+    def note(self, topic: str, run_id: str, body: object) -> None:
+        """A link of the chain without a row in a table."""
+        self._database.append_link(topic, run_id, canonical(body))
+
+
+def _excluded(columns: Sequence[str]) -> str:
+    return ", ".join(f"{column} = excluded.{column}" for column in columns)
+
+
+def connect(name: str, *, durable: bool) -> sqlite3.Connection:
+    """A connection in WAL mode that begins no transaction on its own."""
+    connection = sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def chained_text(topic: str, run_id: str, body: str) -> str:
+    """What a link's hash covers of its row, beside its number and the hash before it."""
+    return canonical([topic, run_id, body])
+
+
+def broken_links(rows: Iterator[sqlite3.Row], *, whole: bool) -> Iterator[tuple[int, str]]:
+    """(sequence, problem) for each row of the chain that does not follow from the one before it. With `whole` the
+    first row must be the chain's first."""
+    last: tuple[int, str] | None = (0, GENESIS) if whole else None
+    for row in rows:
+        body = chained_text(row["topic"], row["run_id"], row["body"])
+        if last is not None and row["sequence"] != last[0] + 1:
+            yield row["sequence"], f"rows {last[0] + 1} to {row['sequence'] - 1} are missing"
+        elif last is not None and row["previous"] != last[1]:
+            yield row["sequence"], "it does not follow from the row before it"
+        elif row["hash"] != link(sequence=row["sequence"], previous=row["previous"], body=body):
+            yield row["sequence"], "its content is not what was written"
+        last = (row["sequence"], row["hash"])
