@@ -1,0 +1,217 @@
+"""What every part of the codec agrees on: the words of the wire, the sender's plan, the receiver's limits.
+
+The numbers of the enums below are wire numbers: they are never given a second meaning. What they stand for is
+written down in docs/format.md.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from enum import IntEnum
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprune.errors import DecodeError, LimitError, LocalError
+from fedprune.mask import Indices, Mask
+from fedprune.tensor import Role, Schema, TensorSpec
+
+CODEC_VERSION = 1
+Array = NDArray[np.generic]
+Bytes = NDArray[np.uint8]
+
+FRAME_OVERHEAD_BYTES = 128
+TENSOR_OVERHEAD_BYTES = 48
+MAX_VARINT_BYTES = 9
+
+
+class Content(IntEnum):
+    """What a frame holds: a mask, the values of a model, or the difference of two models."""
+
+    MASK = 1
+    WEIGHTS = 2
+    DELTA = 3
+
+
+class Positions(IntEnum):
+    """How the places of the values are said."""
+
+    ALL = 0
+    REF = 1
+    BITMAP = 2
+    CSR = 3
+
+
+class Values(IntEnum):
+    """How the values themselves are said. Masks have none."""
+
+    NONE = 0
+    RAW = 1
+    PLANES = 2
+    DIFFERENCE = 3
+
+
+PLAN_VALUES = ("lossless",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the sender is allowed to do to the values.
+
+    `values` names the coding of the float32 weights; everything else travels lossless. `sparse` sends only what is
+    not zero, inside the mask too. Tensors whose name matches a pattern of `exact` stay lossless. `rng` rounds
+    stochastically (unbiased); without it, rounding is to nearest. `positions` and `link_bytes_per_s` steer the
+    chooser: force one coding, or weigh bytes against time on a link of that rate.
+    """
+
+    values: str = "lossless"
+    sparse: bool = False
+    rng: np.random.Generator | None = None
+    exact: tuple[str, ...] = ()
+    positions: Positions | None = None
+    link_bytes_per_s: float = 2.5e6
+
+    def __post_init__(self) -> None:
+        if self.values not in PLAN_VALUES:
+            raise LocalError("no such value coding", seen=self.values, expected=" | ".join(PLAN_VALUES))
+        if not self.link_bytes_per_s > 0:
+            raise LocalError("a link has a rate above 0", seen=self.link_bytes_per_s)
+
+    @classmethod
+    def of(cls, plan: str | Plan) -> Plan:
+        """A plan from its short form: the name of the value coding."""
+        return cls(values=plan) if isinstance(plan, str) else plan
+
+    def is_lossy_for(self, spec: TensorSpec) -> bool:
+        """True when this tensor may lose precision: a float32 weight, and not named as exact."""
+        if self.values == "lossless" or spec.dtype != "float32" or spec.role not in (Role.PRUNABLE, Role.FREE):
+            return False
+        return not any(fnmatch.fnmatchcase(spec.name, pattern) for pattern in self.exact)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a receiver is ready to hold: `max_bytes` of the frame, `max_elements` of everything in it.
+
+    Both are computed from what the receiver knows, never from what the frame says.
+    """
+
+    max_bytes: int
+    max_elements: int
+
+    @classmethod
+    def of_update(cls, schema: Schema, mask: Mask | None = None) -> Limits:
+        """Enough for any update or model of `schema` whose prunable weights are restricted to `mask`."""
+        counts = [mask_count(mask, spec) for spec in schema]
+        values = sum(n * spec.numpy_dtype.itemsize for n, spec in zip(counts, schema, strict=True))
+        return cls(max_bytes=values + _overhead_bytes(schema), max_elements=sum(counts))
+
+    @classmethod
+    def of_mask(cls, schema: Schema) -> Limits:
+        """Enough for any mask of `schema`, in any coding that the chooser takes (CSR, forced, can need more)."""
+        elements = sum(spec.size for spec in schema.prunable)
+        return cls(max_bytes=elements // 8 + (elements >> 16) + _overhead_bytes(schema), max_elements=elements)
+
+    def check(self, *, size: int, elements: int) -> None:
+        """Raise `LimitError` when a frame of `size` bytes for `elements` elements is more than this."""
+        if size > self.max_bytes:
+            raise LimitError("frame is too large", seen=f"{size} bytes", expected=f"at most {self.max_bytes}")
+        if elements > self.max_elements:
+            raise LimitError("too many elements", seen=elements, expected=f"at most {self.max_elements}")
+
+
+def _overhead_bytes(schema: Schema) -> int:
+    return FRAME_OVERHEAD_BYTES + TENSOR_OVERHEAD_BYTES * len(schema)
+
+
+def mask_count(mask: Mask | None, spec: TensorSpec) -> int:
+    """How many elements of a tensor can travel: those alive under `mask`, or all."""
+    if mask is None or spec.role is not Role.PRUNABLE:
+        return spec.size
+    return int(np.count_nonzero(mask.alive[spec.name]))
+
+
+class Packed(NamedTuple):
+    """What travelled of one tensor: `values` [nnz] in the tensor's own dtype, `indices` [nnz] flat and ascending.
+
+    `indices` is None when everything travelled that can: all alive weights under the mask, or the whole tensor.
+    """
+
+    indices: Indices | None
+    values: Array
+
+
+class Shape(NamedTuple):
+    """One tensor's part of an index space, seen as a matrix."""
+
+    rows: int
+    columns: int
+
+    @property
+    def size(self) -> int:
+        return prod(self)
+
+
+class Cursor:
+    """Reads a frame from the front; whatever is not there is a `DecodeError`."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def at(self) -> int:
+        """Bytes read so far."""
+        return self._at
+
+    @property
+    def left(self) -> int:
+        """Bytes not read yet."""
+        return len(self._data) - self._at
+
+    def take(self, count: int) -> memoryview:
+        """The next `count` bytes, not copied."""
+        if count > self.left:
+            raise DecodeError("bytes end too early", seen=f"{self.left} bytes left", expected=count)
+        start, self._at = self._at, self._at + count
+        return self._data[start : self._at]
+
+    def byte(self) -> int:
+        """The next byte."""
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        """An unsigned LEB128 number below 2^63, in its shortest form."""
+        value = 0
+        for step in range(MAX_VARINT_BYTES):
+            byte = self.byte()
+            value |= (byte & 0x7F) << (7 * step)
+            if byte < 0x80:
+                if byte == 0 and step:
+                    raise DecodeError("a number is padded with zeros")
+                return value
+        raise DecodeError("a number is too long", expected=f"at most {MAX_VARINT_BYTES} bytes")
+
+    def since(self, start: int) -> memoryview:
+        """What was read from byte `start` on."""
+        return self._data[start : self._at]
+
+    def done(self) -> None:
+        """Raise when something is left."""
+        if self.left:
+            raise DecodeError("bytes left over at the end", seen=self.left, expected=0)
+
+
+def varint(value: int) -> bytes:
+    """`value` as unsigned LEB128, shortest form."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

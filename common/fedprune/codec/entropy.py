@@ -1,0 +1,94 @@
+"""Streams of byte symbols, as small as Huffman makes them.
+
+zstd serves as the Huffman coder: with its match finder turned down it codes literals only, at about 1 GB/s in and
+1.4 to 2 GB/s out, and any zstd decoder can read the result. A stream is cut into blocks so that a decoder never
+holds more than one of them beside its output, and each block takes the smallest of three modes.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import IntEnum
+
+import numpy as np
+import zstandard
+
+from fedprune.codec.base import Bytes, Cursor, varint
+from fedprune.errors import DecodeError
+
+BLOCK_SYMBOLS = 1 << 17  # what one zstd block holds: a frame then has one Huffman table
+MIN_HUFFMAN_SYMBOLS = 32  # below this a zstd frame's own header is more than it saves
+
+_PARAMETERS = zstandard.ZstdCompressionParameters(
+    strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, window_log=17, write_content_size=True
+)
+
+
+class Mode(IntEnum):
+    """How one block is coded."""
+
+    RAW = 0
+    HUFFMAN = 1
+    CONSTANT = 2
+
+
+class _Coders(threading.local):
+    """zstd contexts are costly to make and not shareable between threads: one pair a thread."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(compression_params=_PARAMETERS)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_coders = _Coders()
+
+
+def pack(symbols: Bytes) -> list[bytes]:
+    """The stream of `symbols` [n], as parts to be joined; its length is not in it."""
+    parts = []
+    for start in range(0, symbols.size, BLOCK_SYMBOLS):
+        parts += _pack_block(symbols[start : start + BLOCK_SYMBOLS])
+    return parts
+
+
+def _pack_block(block: Bytes) -> list[bytes]:
+    if block.size > 1 and block[0] == block[-1] and bool((block == block[0]).all()):
+        return [bytes((Mode.CONSTANT, int(block[0])))]
+    if block.size >= MIN_HUFFMAN_SYMBOLS:
+        coded = _coders.compressor.compress(block.data)
+        size = varint(len(coded))
+        if len(coded) + len(size) < block.size:
+            return [bytes((Mode.HUFFMAN,)), size, coded]
+    return [bytes((Mode.RAW,)), block.tobytes()]
+
+
+def unpack(cursor: Cursor, out: Bytes) -> None:
+    """Read a stream of `out.size` symbols into `out`; raise `DecodeError` when it is not one."""
+    for start in range(0, out.size, BLOCK_SYMBOLS):
+        _unpack_block(cursor, out[start : start + BLOCK_SYMBOLS])
+
+
+def _unpack_block(cursor: Cursor, out: Bytes) -> None:
+    mode = cursor.byte()
+    if mode == Mode.RAW:
+        out[:] = np.frombuffer(cursor.take(out.size), np.uint8)
+    elif mode == Mode.CONSTANT:
+        out[:] = cursor.byte()
+    elif mode == Mode.HUFFMAN:
+        out[:] = np.frombuffer(_inflate(cursor.take(cursor.varint()), out.size), np.uint8)
+    else:
+        raise DecodeError("no such block mode", seen=mode, expected=[m.value for m in Mode])
+
+
+def _inflate(coded: memoryview, size: int) -> bytes:
+    # zstandard ignores max_output_size when the frame declares its size: so the declaration is checked first.
+    try:
+        frame = zstandard.get_frame_parameters(coded)
+        if frame.content_size != size or frame.dict_id or frame.window_size > BLOCK_SYMBOLS:
+            raise DecodeError("a zstd frame declares another size", seen=frame.content_size, expected=size)
+        data = _coders.decompressor.decompress(coded, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise DecodeError("a zstd frame is broken", seen=str(error)) from error
+    if len(data) != size:
+        raise DecodeError("a zstd frame has another size", seen=len(data), expected=size)
+    return data

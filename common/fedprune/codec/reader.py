@@ -1,0 +1,186 @@
+"""One frame -> named arrays, tensor by tensor, trusting nothing in it.
+
+Everything that decides how much memory is needed comes from the receiver: its schema, its mask, its limits. The
+frame only says how that memory is filled, and is refused where it says something else.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from fedprune.codec import container
+from fedprune.codec import positions as position_codings
+from fedprune.codec import values as value_codings
+from fedprune.codec.arrays import alive_places, as_mask, flat, gather
+from fedprune.codec.base import Array, Content, Cursor, Limits, Packed, Positions, Values, mask_count
+from fedprune.codec.grouping import Groups
+from fedprune.codec.updates import space_shapes
+from fedprune.errors import DecodeError, LimitError, VersionError
+from fedprune.mask import Bits, Indices, Mask
+from fedprune.tensor import Schema, TensorSpec, Version
+
+
+class UpdateReader:
+    """A frame, checked up to its lengths when built; iterating decodes it and gives (spec, `Packed`) in schema order.
+
+    `mask` and `base` are what the receiver holds of the version that the frame was made against. Raises
+    `LimitError` before anything of the size of a tensor is allocated, `VersionError` for another model, mask or base,
+    `DigestError` for damaged bytes, `DecodeError` for everything else that is no valid frame.
+    """
+
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        *,
+        schema: Schema,
+        mask: Mask | Mapping[str, Bits] | None = None,
+        base: Mapping[str, Array] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        view = memoryview(data).cast("B")
+        self._schema = schema
+        self._mask = as_mask(mask, schema, Version())
+        self._base = base
+        limits = limits or Limits.of_update(schema, self._mask)
+        counts = [mask_count(self._mask, spec) for spec in schema]
+        limits.check(size=len(view), elements=sum(counts))
+        self._frame = container.parse(view)
+        self._check_header()
+        self._groups = Groups(owner=self._frame.header.owner)
+        for segment, members in zip(self._frame.segments, self._groups.members, strict=True):
+            self._check_segment(segment, members, sum(counts[m] for m in members))
+
+    @property
+    def content(self) -> Content:
+        """Weights, or their difference to the weights of `version`."""
+        return self._frame.header.content
+
+    @property
+    def version(self) -> Version:
+        """What the frame was made against."""
+        return self._frame.header.version
+
+    def __iter__(self) -> Iterator[tuple[TensorSpec, Packed]]:
+        decoded: dict[int, list[Packed]] = {}
+        for spec, owner in zip(self._schema, self._frame.header.owner, strict=True):
+            if owner not in decoded:
+                decoded[owner] = self._decode(owner)[::-1]
+            yield spec, decoded[owner].pop()
+
+    def into(self, arrays: Mapping[str, Array]) -> None:
+        """Write what travelled into `arrays`, in place; everything else in them stays as it is.
+
+        The arrays are contiguous and have the shapes and dtypes of the schema.
+        """
+        for spec, packed in self:
+            target = arrays[spec.name].reshape(-1)
+            places = alive_places(self._mask, spec) if packed.indices is None else packed.indices
+            if places is None:
+                target[:] = packed.values
+            else:
+                target[places] = packed.values
+
+    def _check_header(self) -> None:
+        header = self._frame.header
+        if header.content is Content.MASK:
+            raise DecodeError("a mask where an update was expected")
+        _same("model", header.schema, container.short_digest(self._schema.digest))
+        mine = None if self._mask is None else container.short_digest(self._mask.fingerprint)
+        _same("mask", header.mask, mine)
+        if len(header.owner) != len(self._schema):
+            raise DecodeError("another number of tensors", seen=len(header.owner), expected=len(self._schema))
+
+    def _check_segment(self, segment: container.Segment, members: tuple[int, ...], space: int) -> None:
+        specs = [self._schema.tensors[m] for m in members]
+        if segment.count > space:
+            raise LimitError("more values than can travel", seen=segment.count, expected=f"at most {space}")
+        if len({spec.dtype for spec in specs}) > 1:
+            raise DecodeError("tensors of different dtypes in one segment")
+        if segment.positions in (Positions.ALL, Positions.REF) and segment.count != space:
+            raise DecodeError("fewer values than the tensors have", seen=segment.count, expected=space)
+        if segment.values is Values.NONE:
+            raise DecodeError("a segment without values in an update")
+        if segment.values is Values.RAW and len(segment.body) != segment.count * specs[0].numpy_dtype.itemsize:
+            raise DecodeError("raw values of another length", seen=len(segment.body))
+
+    def _decode(self, number: int) -> list[Packed]:
+        segment = self._frame.segments[number]
+        specs = [self._schema.tensors[m] for m in self._groups.members[number]]
+        segment.check()
+        shapes = space_shapes(specs, self._mask)
+        cursor = Cursor(segment.places)
+        kept = position_codings.CODINGS[segment.positions].decode(cursor, segment.count, shapes)
+        cursor.done()
+        values = self._values(segment, specs, kept)
+        return list(_cut(values, kept, specs, self._mask))
+
+    def _values(self, segment: container.Segment, specs: list[TensorSpec], kept: Indices | None) -> Array:
+        values = value_codings.empty(segment.count, specs[0].dtype)
+        base = self._base_values(specs, kept) if segment.values is Values.DIFFERENCE else None
+        cursor = Cursor(segment.body)
+        value_codings.CODINGS[segment.values].decode(cursor, values, specs[0].dtype, base)
+        cursor.done()
+        if specs[0].dtype == "bool" and bool((values.view(np.uint8) > 1).any()):
+            raise DecodeError("a truth value that is neither 0 nor 1")
+        if segment.proof is not None and zlib.crc32(values.data) != segment.proof:
+            raise VersionError(
+                "values were coded against another base than ours",
+                next_step="Pull the version that the frame names, or send the values whole",
+            )
+        return values
+
+    def _base_values(self, specs: list[TensorSpec], kept: Indices | None) -> Array:
+        if self._base is None:
+            raise VersionError("values are coded against a base that we do not hold", seen=str(self.version))
+        places = [alive_places(self._mask, spec) for spec in specs]
+        base = gather([flat(self._base, spec) for spec in specs], places)
+        return base if kept is None else base.take(kept)
+
+
+def decode_update(
+    data: bytes | memoryview,
+    *,
+    schema: Schema,
+    mask: Mask | Mapping[str, Bits] | None = None,
+    base: Mapping[str, Array] | None = None,
+    limits: Limits | None = None,
+    out: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
+    """All tensors of a frame as whole arrays, zero where nothing travelled; written into `out` where given."""
+    reader = UpdateReader(data, schema=schema, mask=mask, base=base, limits=limits)
+    if out is None:
+        arrays = {spec.name: np.zeros(spec.shape, spec.numpy_dtype) for spec in schema}
+    else:
+        arrays = dict(out)
+        for array in arrays.values():
+            array.fill(0)
+    reader.into(arrays)
+    return arrays
+
+
+def _cut(values: Array, kept: Indices | None, specs: list[TensorSpec], mask: Mask | None) -> Iterator[Packed]:
+    """Give each tensor of a segment its share of the values, with places of its own."""
+    start = first = 0
+    for spec in specs:
+        places = alive_places(mask, spec)
+        end = start + (spec.size if places is None else places.size)
+        if kept is None:
+            yield Packed(None, values[start:end])
+        else:
+            last = int(np.searchsorted(kept, end))
+            own = kept[first:last] - start
+            yield Packed(own if places is None else places.take(own), values[first:last])
+            first = last
+        start = end
+
+
+def _same(what: str, theirs: bytes | None, ours: bytes | None) -> None:
+    if theirs != ours:
+        raise VersionError(
+            f"the frame was made against another {what}",
+            seen=theirs.hex() if theirs else "none",
+            expected=ours.hex() if ours else "none",
+        )

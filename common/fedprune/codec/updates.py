@@ -1,0 +1,140 @@
+"""Named arrays <-> one frame: the updates of clients and the models of the coordinator.
+
+The writer and the reader both go through the segments of a frame one at a time. A tensor of role `buffer` or
+`counter` is always a value, never a difference; what `Content.DELTA` says is said of the weights.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedprune.codec import chooser, container
+from fedprune.codec.arrays import alive_places, as_mask, flat, gather
+from fedprune.codec.base import Array, Content, Plan, Positions, Shape, Values
+from fedprune.codec.grouping import Groups, group
+from fedprune.errors import LocalError
+from fedprune.mask import Bits, Indices, Mask
+from fedprune.tensor import Role, Schema, TensorSpec, Version
+
+DENSE_SHARE = 0.97  # above it, positions cost more than the zeros they leave out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """Everything a segment is made from."""
+
+    tensors: Mapping[str, Array]
+    base: Mapping[str, Array] | None
+    mask: Mask | None
+    plan: Plan
+
+
+def encode_update(
+    tensors: Mapping[str, Array],
+    *,
+    schema: Schema,
+    plan: str | Plan = "lossless",
+    mask: Mask | Mapping[str, Bits] | None = None,
+    base: Mapping[str, Array] | None = None,
+    version: Version | None = None,
+    content: Content = Content.WEIGHTS,
+) -> bytes:
+    """One frame with the values of every tensor of `schema`.
+
+    Under a `mask` that the receiver holds too, only alive weights travel, and no positions; what `tensors` holds off
+    the mask is taken to be zero. Without one, zeros are left out where that is smaller. `base` are the arrays of
+    `version`, which the receiver holds: lossless values are coded against them where that is smaller (weights only
+    when `content` is WEIGHTS). The same input gives the same bytes. Raises `LocalError` naming the tensor.
+    """
+    sink = io.BytesIO()
+    sink.writelines(
+        iter_update(tensors, schema=schema, plan=plan, mask=mask, base=base, version=version, content=content)
+    )
+    return sink.getvalue()
+
+
+def iter_update(
+    tensors: Mapping[str, Array],
+    *,
+    schema: Schema,
+    plan: str | Plan = "lossless",
+    mask: Mask | Mapping[str, Bits] | None = None,
+    base: Mapping[str, Array] | None = None,
+    version: Version | None = None,
+    content: Content = Content.WEIGHTS,
+) -> Iterator[bytes]:
+    """The frame of `encode_update` in parts, made while they are taken: one segment is in memory at a time."""
+    if content is Content.MASK:
+        raise LocalError("a mask is no update", next_step="Use encode_mask_set")
+    version = version or Version()
+    source = _Source(tensors=tensors, base=base, mask=as_mask(mask, schema, version), plan=Plan.of(plan))
+    kinds = [(t.dtype, source.plan.is_lossy_for(t), _has_base(t, source, content)) for t in schema]
+    groups = group(kinds, [t.size for t in schema])
+    header = container.Header(
+        content=content,
+        version=version,
+        schema=container.short_digest(schema.digest),
+        mask=None if source.mask is None else container.short_digest(source.mask.fingerprint),
+        base=None,
+        owner=groups.owner,
+        segments=len(groups.members),
+    )
+    return container.write(header, _segments(schema, groups, kinds, source))
+
+
+def _has_base(spec: TensorSpec, source: _Source, content: Content) -> bool:
+    is_value = content is Content.WEIGHTS or spec.role in (Role.BUFFER, Role.COUNTER)
+    return source.base is not None and is_value and not source.plan.is_lossy_for(spec)
+
+
+def _segments(
+    schema: Schema, groups: Groups, kinds: list[tuple[str, bool, bool]], source: _Source
+) -> Iterator[container.Coded]:
+    for members in groups.members:
+        specs = [schema.tensors[m] for m in members]
+        _, _, has_base = kinds[members[0]]
+        yield _segment(specs, has_base, source)
+
+
+def _segment(specs: list[TensorSpec], has_base: bool, source: _Source) -> container.Coded:
+    places = [alive_places(source.mask, spec) for spec in specs]
+    values = gather([flat(source.tensors, spec) for spec in specs], places)
+    base = None
+    if has_base and source.base is not None:
+        base = gather([flat(source.base, spec) for spec in specs], places)
+    shapes = space_shapes(specs, source.mask)
+    coding, position_parts, kept = _positions(values, shapes, specs, source)
+    if kept is not None:
+        values, base = values.take(kept), None if base is None else base.take(kept)
+    value_coding, body = chooser.choose_lossless(values, specs[0].dtype, base)
+    proof = zlib.crc32(values.data) if value_coding is Values.DIFFERENCE else None
+    return container.Coded(
+        positions=coding, values=value_coding, count=values.size, places=position_parts, body=body, proof=proof
+    )
+
+
+def _positions(
+    values: Array, shapes: list[Shape], specs: list[TensorSpec], source: _Source
+) -> tuple[Positions, list[bytes], Indices | None]:
+    if source.mask is None or source.plan.sparse:
+        words = values.view(f"<u{values.dtype.itemsize}")  # bit patterns: -0.0 is not left out
+        alive = words != 0
+        if np.count_nonzero(alive) <= DENSE_SHARE * values.size and values.size:
+            kept = np.flatnonzero(alive)
+            return *chooser.choose_positions(kept, shapes, source.plan), kept
+    masked = source.mask is not None and any(spec.role is Role.PRUNABLE for spec in specs)
+    return (Positions.REF if masked else Positions.ALL), [], None
+
+
+def space_shapes(specs: list[TensorSpec], mask: Mask | None) -> list[Shape]:
+    """The index space of a segment, tensor by tensor: its matrix view, or one row of what is alive under a mask."""
+    shapes = []
+    for spec in specs:
+        places = alive_places(mask, spec)
+        shapes.append(Shape(*spec.matrix_shape) if places is None else Shape(1, places.size))
+    return shapes
