@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from math import isfinite
 from typing import Any
 
@@ -52,21 +53,10 @@ class TrainContext:
         return make_optimizer(self.task, model, self.work)
 
     def batches(self, data: Any) -> Iterator[Any]:
-        """The batches of the whole assignment: all its epochs, or exactly `work.steps`."""
+        """The batches of the whole assignment: all its epochs, or the first `work.steps` of them."""
         reading = UserCode(self.task.path, "reading `train_data`")
-        left = self.work.steps
-        passes = 0
-        while left > 0 if self.work.steps else passes < self.work.epochs:
-            empty = True
-            for batch in guarded(batches(data, self.work.batch_size, self.generator), reading):
-                empty = False
-                yield batch
-                left -= 1
-                if left == 0:
-                    return
-            if empty:
-                raise TaskError("`train_data` gives no batches", party=self.task.path.name)
-            passes += 1
+        passes = (batches(data, self.work.batch_size, self.generator) for _ in range(self.work.epochs))
+        return islice(guarded(chain.from_iterable(passes), reading), self.work.steps or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +90,8 @@ class Trainer:
         code, and when the loss is no longer a finite number."""
         load_arrays(self.model, self.schema, weights)
         self.model.train()
-        planned = work.steps or work.epochs * steps_in_pass(self.training, work.batch_size)
+        planned = work.epochs * steps_in_pass(self.training, work.batch_size) or work.steps
+        planned = min(planned, work.steps or planned)
         watch = StepWatch(self.model, planned, on_step, stop, proximal=work.proximal)
         context = TrainContext(task=self.task, work=work, generator=torch.Generator().manual_seed(work.seed))
         try:
@@ -118,7 +109,7 @@ class Trainer:
         )
 
     def _loop(self, context: TrainContext) -> tuple[int, dict[str, float]]:
-        """The default loop: (examples of one pass, or all that were read where data has no length; mean loss)."""
+        """The default loop: (examples of one pass, mean loss over all batches)."""
         optimizer = context.optimizer(self.model)
         total, seen = 0.0, 0
         for batch in context.batches(self.training):
@@ -128,8 +119,9 @@ class Trainer:
             seen += examples_in(batch)
             loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
             optimizer.step()
-        epochs = 1 if context.work.steps else context.work.epochs
-        examples = len(self.training) if is_indexed(self.training) else seen // epochs
+        if seen == 0:
+            raise TaskError("`train_data` gives no batches", party=self.task.path.name)
+        examples = len(self.training) if is_indexed(self.training) else -(-seen // context.work.epochs)
         return examples, {"loss": total / seen}
 
     def _own_loop(self, context: TrainContext) -> tuple[int, dict[str, float]]:

@@ -36,8 +36,8 @@ class UploadPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainWork:
-    """Local training. `steps` 0 means: all steps of `epochs`; above 0 it is the exact number of optimizer steps, over
-    as many passes as they need, and `epochs` is not read. `proximal` is FedProx's mu (Li et al., 2020)."""
+    """Local training: `epochs` passes over the data, cut short after `steps` optimizer steps where `steps` is not 0.
+    `proximal` is FedProx's mu (Li et al., 2020)."""
 
     epochs: int = 1
     steps: int = 0
@@ -50,9 +50,8 @@ class TrainWork:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.epochs >= 0, "epochs", self.epochs, "0 or more")
+        _check(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _check(self.steps >= 0, "steps", self.steps, "0 or more")
-        _check(self.epochs + self.steps > 0, "epochs and steps", 0, "one of them above 0")
         _check_batch_size(self.batch_size)
         for name in ("learning_rate", "momentum", "weight_decay", "proximal"):
             _check_amount(name, getattr(self, name))
