@@ -1,0 +1,99 @@
+"""The pages say what the program does: generated ones are current, and every command, run file and task shown works."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+from fedprune.config import RunConfig
+from fedprune.task import load_task
+from fedprune_lab import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, content) of every fenced block in that language."""
+    found = []
+    for page in PAGES:
+        for kind, content in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if kind == language:
+                found.append((page.name, content))
+    return found
+
+
+def shown_commands() -> Iterator[tuple[str, str]]:
+    """(page, line) of every command after a `$` in a console block, continuation lines joined."""
+    for page, content in blocks("console"):
+        for line in content.replace("\\\n", " ").splitlines():
+            if line.startswith("$ "):
+                yield page, line.removeprefix("$ ").partition("  #")[0].strip()
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["run-file.md", "commands.md"])
+def test_generated_pages_are_current(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == generator().PAGES[page](), "run: make docs"
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(list(shown_commands())) >= 8
+    assert blocks("toml")
+    assert blocks("python")
+
+
+@pytest.mark.parametrize(("page", "line"), [c for c in shown_commands() if c[1].startswith("fedprune ")])
+def test_commands_parse(page: str, line: str) -> None:
+    verb, *words = shlex.split(line)[1:]
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, typer.core.TyperGroup)
+    group.commands[verb].make_context(verb, words)
+
+
+@pytest.mark.parametrize(("page", "line"), [c for c in shown_commands() if c[1].startswith("make ")])
+def test_make_targets_exist(page: str, line: str) -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert shlex.split(line)[1] in targets
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("toml"))
+def test_run_files_are_valid(page: str, text: str) -> None:
+    assert RunConfig.loads(text, name=page)
+
+
+@pytest.mark.parametrize(("page", "text"), [b for b in blocks("python") if "def train_data" in b[1]])
+def test_tasks_load(page: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "task.py"
+    file.write_text(text)
+    assert load_task(file).model() is not None
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("python"))
+def test_python_parses(page: str, text: str) -> None:
+    assert ast.parse(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    dead = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
+    assert dead == []
