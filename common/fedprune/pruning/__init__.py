@@ -6,13 +6,16 @@ Nothing here knows torch, a clock or a network; what varies with time or chance 
 from fedprune.pruning.floors import Floors
 from fedprune.pruning.plan import PruningPlan, check_floors, keep_count
 from fedprune.pruning.schedules import Step, cubic, density_at, steps
-from fedprune.pruning.selection import LayerDecision, Selection, magnitude_mask, magnitudes, select
+from fedprune.pruning.scores import magnitudes
+from fedprune.pruning.selection import CostShare, LayerDecision, Selection, Share, magnitude_mask, select
 
 __all__ = [
+    "CostShare",
     "Floors",
     "LayerDecision",
     "PruningPlan",
     "Selection",
+    "Share",
     "Step",
     "check_floors",
     "cubic",

@@ -1,24 +1,23 @@
 """From scores and a budget to the next mask: nested, exact to the weight, the same on every machine.
 
-The floors' weights are taken first, at an infinite score; the rest of the budget goes to the largest scores. A weight
-that the floors hold but the ranking would have dropped therefore displaces the weakest one that no floor holds, and
-the budget is met to the weight as long as the floors leave room.
+A budget is a list of shares: each names some layers and says how much they keep together. One share over all layers
+is the global rank; one for each layer is a uniform or an ERK budget; an override is a share of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.errors import LocalError
-from fedprune.mask import Bits, Mask
-from fedprune.pruning.floors import Floors, Scores, held_units, top
+from fedprune.mask import Mask
+from fedprune.pruning.floors import Floors, Scores
 from fedprune.pruning.plan import keep_count
-from fedprune.pruning.scores import magnitude
-from fedprune.tensor import Schema
+from fedprune.pruning.ranking import Line, rank, rank_within_cost
+from fedprune.pruning.scores import magnitudes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,28 +41,56 @@ class Selection:
     layers: tuple[LayerDecision, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The layers `names` keep `keep` weights together, by one rank over them."""
+
+    names: tuple[str, ...]
+    keep: int
+
+    def __post_init__(self) -> None:
+        if self.keep < 0:
+            raise LocalError(f"a budget for {', '.join(self.names)} is below nothing", seen=self.keep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostShare:
+    """All layers keep what together costs at most `budget`, ranked by score per cost; `cost[name]` is the cost of one
+    weight of that layer, in the budget's unit (multiply-adds: H_out W_out for a convolution)."""
+
+    cost: Mapping[str, float]
+    budget: float
+
+    def __post_init__(self) -> None:
+        free = [name for name, cost in self.cost.items() if not cost > 0]
+        if free:
+            raise LocalError(f"a weight of {free[0]!r} must cost something", seen=self.cost[free[0]])
+
+
 def select(
-    scores: Mapping[str, Scores], mask: Mask, keep: int, floors: Floors, version: int, *, score: str
+    scores: Mapping[str, Scores],
+    mask: Mask,
+    budget: int | Sequence[Share] | CostShare,
+    floors: Floors,
+    version: int,
+    *,
+    score: str,
 ) -> Selection:
-    """Keep `keep` of the weights alive in `mask`: those with the largest `scores`, under `floors`.
+    """Of the weights alive in `mask` keep those with the largest `scores`, as many as `budget` says, under `floors`.
 
     `scores[name]` has the tensor's shape. The new mask lies within the old one; ties go to the earlier tensor and the
-    lower position. More than `keep` stay alive only where the floors hold more; fewer only where fewer were alive.
+    lower position. More than the budget stays alive only where the floors hold more; less only where less was alive.
     """
-    lines = [_Line.of(scores[t.name], mask.alive[t.name], floors) for t in mask.schema.prunable]
-    threshold = _rank(lines, min(keep, mask.alive_count))
-    alive = {t.name: line.kept(mask.alive[t.name]) for t, line in zip(mask.schema.prunable, lines, strict=True)}
-    layers = tuple(
-        LayerDecision(
-            name=name,
-            before=line.scores.size,
-            after=int(np.count_nonzero(line.keep)),
-            threshold=threshold,
-            score=score,
-            floor_trimmed=line.against_rank(threshold),
-        )
-        for name, line in zip(alive, lines, strict=True)
-    )
+    names = tuple(mask.alive)
+    if isinstance(budget, CostShare):
+        lines, thresholds = _select_by_cost(scores, mask, budget, floors)
+    else:
+        shares = (Share(names=names, keep=budget),) if isinstance(budget, int) else budget
+        _check_cover(names, shares)
+        lines = {name: Line.of(scores[name], mask.alive[name], floors) for name in names}
+        thresholds = {n: t for s in shares for n, t in _rank_share(lines, s).items()}
+    layers = tuple(_decision(name, lines[name], thresholds[name], score) for name in names)
+    alive = {name: lines[name].kept(mask.alive[name]) for name in names}
     return Selection(mask=Mask(schema=mask.schema, version=version, alive=alive), layers=layers)
 
 
@@ -77,72 +104,32 @@ def magnitude_mask(
     return select(magnitudes(mask.schema, weights), mask, keep, floors, version, score="magnitude").mask
 
 
-def magnitudes(schema: Schema, weights: Mapping[str, NDArray[np.generic]]) -> dict[str, Scores]:
-    """|w| of every prunable tensor."""
-    return {t.name: magnitude(t, weights[t.name]) for t in schema.prunable}
+def _select_by_cost(
+    scores: Mapping[str, Scores], mask: Mask, budget: CostShare, floors: Floors
+) -> tuple[dict[str, Line], dict[str, float | None]]:
+    lines = {
+        name: Line.of(scores[name] / np.float32(budget.cost[name]), bits, floors) for name, bits in mask.alive.items()
+    }
+    threshold = rank_within_cost(tuple(lines.values()), [budget.cost[name] for name in lines], budget.budget)
+    return lines, dict.fromkeys(lines, threshold)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Line:
-    """A layer while it is ranked, its alive weights only, in order: scores [nnz], and as bits [nnz] those that the
-    floors hold and those that are to be kept. `floor` is the least number of them."""
-
-    scores: Scores
-    held: Bits
-    keep: Bits
-    floor: int
-
-    @classmethod
-    def of(cls, scores: Scores, alive: Bits, floors: Floors) -> _Line:
-        if scores.shape != alive.shape:
-            raise LocalError("scores do not fit their tensor", seen=list(scores.shape), expected=list(alive.shape))
-        whole = bool(alive.all())
-        ranked = scores if whole else np.where(alive, scores, np.float32(-np.inf))
-        held = held_units(ranked, alive) if floors.connect else np.zeros(alive.shape, np.bool_)
-        line, bits = (ranked.reshape(-1), held.reshape(-1)) if whole else (scores[alive], held[alive])
-        return cls(scores=line, held=bits, keep=bits, floor=min(line.size, floors.of_layer(alive.size)))
-
-    def hold_floor(self) -> None:
-        """Hold the best of the rest until the layer's floor is met."""
-        rest = np.where(self.held, np.float32(-np.inf), self.scores)
-        self.held = self.held | top(rest, self.floor - int(np.count_nonzero(self.held)))
-
-    def kept(self, alive: Bits) -> Bits:
-        """What is kept, as bits of the tensor's shape."""
-        bits = np.zeros(alive.shape, np.bool_)
-        bits[alive] = self.keep
-        return bits
-
-    def against_rank(self, threshold: float | None) -> int:
-        """How many weights are held that the ranking would have dropped."""
-        scores = self.scores[self.held]
-        return int(scores.size if threshold is None else np.count_nonzero(scores < threshold))
+def _rank_share(lines: Mapping[str, Line], share: Share) -> dict[str, float | None]:
+    return dict.fromkeys(share.names, rank([lines[name] for name in share.names], share.keep))
 
 
-def _rank(lines: list[_Line], keep: int) -> float | None:
-    """Fill in what each line keeps, by one rank over all; give the lowest score kept that no floor holds.
-
-    A layer's floor is held only once the rank has left the layer below it. That raises the threshold for the others,
-    never lowers it, so no layer is held in vain and the loop ends after as many turns as there are layers."""
-    while True:
-        threshold = _rank_once(lines, keep)
-        below = [line for line in lines if np.count_nonzero(line.keep) < line.floor]
-        if not below:
-            return threshold
-        for line in below:
-            line.hold_floor()
+def _check_cover(names: tuple[str, ...], shares: Sequence[Share]) -> None:
+    named = [name for share in shares for name in share.names]
+    if sorted(named) != sorted(names):
+        raise LocalError("a budget names each prunable layer once", seen=named, expected=list(names))
 
 
-def _rank_once(lines: list[_Line], keep: int) -> float | None:
-    if not lines:
-        return None
-    held = np.concatenate([line.held for line in lines])
-    scores = np.concatenate([line.scores for line in lines])
-    scores[held] = np.inf
-    bits = top(scores, max(keep, int(np.count_nonzero(held))))
-    ends = np.cumsum([line.scores.size for line in lines])[:-1]
-    for line, part in zip(lines, np.split(bits, ends), strict=True):
-        line.keep = part
-    scores[~bits] = np.inf
-    lowest = float(scores.min(initial=np.inf))
-    return lowest if np.isfinite(lowest) else None
+def _decision(name: str, line: Line, threshold: float | None, score: str) -> LayerDecision:
+    return LayerDecision(
+        name=name,
+        before=line.scores.size,
+        after=int(np.count_nonzero(line.keep)),
+        threshold=threshold,
+        score=score,
+        floor_trimmed=line.against_rank(threshold),
+    )

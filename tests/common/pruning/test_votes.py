@@ -1,0 +1,100 @@
+"""Masks of clients become one: by examples, whatever the order, and seen for what their union is."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from fedprune.errors import LocalError, UpdateError
+from fedprune.mask import Mask
+from fedprune.pruning import Floors, magnitude_mask
+from fedprune.pruning.votes import Ballot, coverage, damping, merge
+from fedprune.tensor import Role, Schema, TensorSpec
+
+SCHEMA = Schema(tensors=(TensorSpec(name="w", shape=(1, 4)),))
+FREE = Floors(weights=0, share=0.0, connect=False)
+
+
+def ballot(client: int, examples: int, bits: str) -> Ballot:
+    alive = {"w": np.array([[bit == "1" for bit in bits]])}
+    return Ballot(client=client, examples=examples, mask=Mask(schema=SCHEMA, version=1, alive=alive))
+
+
+BALLOTS = [ballot(0, 60, "1100"), ballot(1, 30, "1010"), ballot(2, 10, "1000")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "quorum", "kept"),
+    [
+        ("union", 0.5, "1110"),
+        ("majority", 0.5, "1100"),  # 60 of 100 examples, though one client of three
+        ("intersection", 0.5, "1000"),
+        ("quorum", 0.3, "1110"),
+        ("quorum", 0.31, "1100"),
+        ("quorum", 0.0, "1110"),
+    ],
+)
+def test_rules_weigh_by_examples(rule: str, quorum: float, kept: str) -> None:
+    for ballots in (BALLOTS, BALLOTS[::-1]):
+        merged = merge(ballots, rule, FREE, 2, quorum=quorum)
+        assert "".join("01"[int(b)] for b in merged.mask.alive["w"][0]) == kept
+        assert merged.support["w"][0] == pytest.approx([1.0, 0.6, 0.3, 0.0])
+
+
+def test_equal_masks_merge_to_themselves() -> None:
+    same = [ballot(k, k + 1, "0110") for k in range(3)]
+    for rule in ("union", "majority", "intersection"):
+        assert merge(same, rule, FREE, 2).mask.fingerprint == same[0].mask.fingerprint
+
+
+def test_a_layer_that_nobody_agrees_on_keeps_its_best_supported() -> None:
+    split = [ballot(0, 5, "1000"), ballot(1, 9, "0100")]
+    merged = merge(split, "intersection", Floors(weights=1, share=0.0, connect=False), 2)
+    assert merged.mask.alive["w"].tolist() == [[False, True, False, False]]
+
+
+@pytest.mark.parametrize(("density", "clients"), [(0.1, 10), (0.2, 5), (0.02, 20)])
+def test_the_union_of_independent_masks_is_as_dense_as_theory_says(density: float, clients: int) -> None:
+    schema = Schema(tensors=(TensorSpec(name="w", shape=(200, 250)),))
+    rng = np.random.default_rng(7)
+    ballots = [
+        Ballot(
+            client=k,
+            examples=1,
+            mask=Mask(schema=schema, version=1, alive={"w": rng.random((200, 250)) < density}),
+        )
+        for k in range(clients)
+    ]
+    merged = merge(ballots, "union", FREE, 2)
+    expected = 1 - (1 - density) ** clients
+    sigma = sqrt(expected * (1 - expected) / 50_000)
+    assert abs(merged.mask.density - expected) < 3 * sigma
+    assert merged.densified(density)
+    weights = {"w": rng.standard_normal((200, 250)).astype(np.float32)}
+    pruned = magnitude_mask(weights, merged.mask, density, FREE, 3)
+    assert pruned.density == pytest.approx(density)
+    assert pruned.within(merged.mask)
+
+
+def test_coverage_and_damping() -> None:
+    counts = coverage([(b.examples, b.mask) for b in BALLOTS])["w"]
+    assert counts.tolist() == [[100, 60, 30, 0]]
+    assert damping(counts, 100, 0.5).tolist() == [[1.0, 1.0, pytest.approx(0.6), 0.0]]
+    assert damping(counts, 100, 0.0).min() == 1.0
+    assert damping(counts, 100)[0, 2] == 1.0
+    with pytest.raises(LocalError, match="no such damping"):
+        damping(counts, 0)
+    with pytest.raises(LocalError, match="no masks"):
+        coverage([])
+
+
+def test_bad_rules_and_ballots_are_refused() -> None:
+    with pytest.raises(LocalError, match="no such merge"):
+        merge(BALLOTS, "loudest", FREE, 2)
+    with pytest.raises(LocalError, match="no such merge"):
+        merge(BALLOTS, "quorum", FREE, 2, quorum=1.5)
+    with pytest.raises(UpdateError, match=r"client 4: .*without examples"):
+        ballot(4, 0, "1000").check(SCHEMA)
+    with pytest.raises(UpdateError, match=r"client 0: .*another model"):
+        BALLOTS[0].check(Schema(tensors=(TensorSpec(name="w", shape=(1, 4), role=Role.FREE),)))
+    BALLOTS[0].check(SCHEMA)
