@@ -1,0 +1,135 @@
+"""`fedprune report`: reads a run's report.json and prints what it says, as text or as it stands.
+
+Everything shown was written by the coordinator that made the run; nothing is measured or guessed here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedprune.errors import LocalError
+from fedprune.report import FEWEST_STEADY_ROUNDS, LAST_ROUNDS, RunReport, Span, read_document
+from fedprune_lab import figures
+from fedprune_lab.comparison import Comparison, compare
+from fedprune_lab.view import rounds_table
+
+REPORT = "report.json"
+
+
+def find(run: Path) -> Path:
+    """The report.json that a user means: the file, its folder, or the name of a folder under runs/."""
+    candidates = (run, run / REPORT, Path("runs") / run / REPORT)
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise LocalError(
+        f"there is no report for {str(run)!r}",
+        expected=" or ".join(str(path) for path in candidates[1:]),
+        next_step="Name a finished run; `fedprune demo` makes two",
+    )
+
+
+def read(path: Path) -> tuple[dict[str, Any], tuple[RunReport, ...]]:
+    """The file as it stands, and its runs. Raises `LocalError` with the file and the place that is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LocalError(f"cannot read {path}: {error}", next_step="Check the path and its permissions") from error
+    runs = read_document(text, name=str(path))
+    whole: dict[str, Any] = json.loads(text)
+    return whole, runs
+
+
+def print_report(runs: tuple[RunReport, ...], console: Console) -> None:
+    """Each run's rounds and sums; a dense and a pruned run also side by side."""
+    for run in runs:
+        console.print(rounds_table(list(run.rounds), title=f"{run.name} ({run.outcome})"))
+        print_notes(run, console)
+    print_sums(runs, console)
+
+
+def print_sums(runs: Sequence[RunReport], console: Console) -> None:
+    """The runs side by side, and the second held against the first."""
+    console.print(summary(runs))
+    if len(runs) == 2:
+        found = compare(*runs)
+        console.print(comparison_table(found))
+        explained = figures.times(1 / found.q if found.q else None)
+        change = figures.points(None if found.accuracy_gap is None else -found.accuracy_gap)
+        _line(console, f"  {figures.percent(found.q)} of all weights are left (q), which explains {explained}")
+        _line(console, f"  accuracy changed by {change} points (means of the last {LAST_ROUNDS} evaluations)")
+
+
+def print_notes(run: RunReport, console: Console) -> None:
+    """What a reader must know about the figures."""
+    notes = list(run.warnings)
+    if run.accuracy_source:
+        notes.append(f"accuracy is measured on {run.accuracy_source}")
+    if run.socket_unavailable:
+        notes.append(f"no socket bytes: {run.socket_unavailable}")
+    if run.steady_state is None:
+        notes.append(f"no steady state: fewer than {FEWEST_STEADY_ROUNDS} rounds after the last mask change")
+    for note in notes:
+        _line(console, f"  {note}")
+
+
+def summary(runs: Sequence[RunReport]) -> Table:
+    """Runs side by side, a column each: accuracy, density, bytes, ratios, time."""
+    table = Table(title="summary", title_justify="left", highlight=False)
+    table.add_column("", no_wrap=True)
+    for run in runs:
+        table.add_column(run.name, justify="right", no_wrap=True)
+    for label, cell in _ROWS:
+        table.add_row(label, *(cell(run) for run in runs))
+    return table
+
+
+def comparison_table(found: Comparison) -> Table:
+    """How many times fewer bytes, against both dense baselines, over the whole run and in the steady state."""
+    title = f"{found.pruned} against {found.dense}: how many times fewer {found.measured_on} bytes"
+    table = Table(title=title, title_justify="left", highlight=False)
+    for heading in ("", "up", "down", "both"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    for label, saving in (("whole run", found.whole_run), ("steady state", found.steady_state)):
+        if saving is None:
+            continue
+        for baseline, ratio in (("raw dense", saving.raw), ("dense, same codec", saving.same_codec)):
+            if ratio is not None:
+                cells = (figures.times(r) for r in (ratio.up, ratio.down, ratio.both))
+                table.add_row(f"{label}, {baseline}", *cells)
+    return table
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _steady(run: RunReport) -> str:
+    steady = run.steady_state
+    return figures.UNKNOWN if steady is None else f"{steady.rounds} rounds from {steady.first_round}"
+
+
+def _ratio(span: Span | None) -> str:
+    return figures.UNKNOWN if span is None else figures.ratio_up_down(span.socket_ratio or span.payload_ratio)
+
+
+_ROWS = (
+    ("accuracy, last", lambda run: figures.percent(run.final.accuracy)),
+    ("accuracy, last rounds' mean", lambda run: figures.percent(run.final.accuracy_last_rounds)),
+    ("density of the prunable weights", lambda run: figures.percent(run.final.density)),
+    ("density of all weights (q)", lambda run: figures.percent(run.q)),
+    ("rounds", lambda run: str(run.totals.rounds)),
+    ("payload", lambda run: figures.up_down(run.totals.payload)),
+    ("socket", lambda run: figures.up_down(run.totals.socket)),
+    ("raw dense equivalent", lambda run: figures.up_down(run.totals.dense_equivalent)),
+    ("fewer than raw, whole run", lambda run: _ratio(run.totals)),
+    ("fewer than raw, steady state", lambda run: _ratio(run.steady_state)),
+    ("steady state", _steady),
+    ("time", lambda run: figures.seconds(run.totals.seconds)),
+)

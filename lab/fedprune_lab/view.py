@@ -1,0 +1,144 @@
+"""Shows rounds while they happen: a table that grows on a terminal, a line a round everywhere else.
+
+A view is told what happens and decides nothing; the same calls serve both forms.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fedprune.report import RoundReport
+from fedprune.traffic import Ratio, Traffic
+from fedprune_lab import figures
+
+# Rows of the live table; the lines beside them are its title, its head, its frame and what is being waited for.
+ROWS = 12
+
+
+class View(Protocol):
+    """What a demo or a run tells whoever watches."""
+
+    def say(self, text: str) -> None:
+        """What is being done or waited for now."""
+
+    def begin(self, run: str, rounds: int) -> None:
+        """A run starts."""
+
+    def round(self, row: RoundReport) -> None:
+        """A round is complete."""
+
+    def close(self) -> None:
+        """Nothing more follows; safe to call twice."""
+
+
+def open_view(console: Console) -> View:
+    """The live table where the console is a terminal, lines elsewhere."""
+    return LiveView(console) if console.is_terminal else LineView(console)
+
+
+class LineView:
+    """One line for each thing that happens."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rounds = 0
+
+    def say(self, text: str) -> None:
+        self._print(text)
+
+    def begin(self, run: str, rounds: int) -> None:
+        self._rounds = rounds
+        self._print(f"{run}: {rounds} rounds")
+
+    def round(self, row: RoundReport) -> None:
+        self._print(round_line(row, self._rounds))
+
+    def close(self) -> None:
+        """Lines need no end."""
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveView:
+    """A table of the latest rounds, redrawn in place; a finished run's table stays on the screen."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._title = ""
+        self._status = ""
+        self._rounds = 0
+        self._rows: list[RoundReport] = []
+        self._live: Live | None = None
+
+    def say(self, text: str) -> None:
+        self._status = text
+        if self._live is None:
+            self._console.print(text, highlight=False, markup=False)
+        else:
+            self._live.update(self._table())
+
+    def begin(self, run: str, rounds: int) -> None:
+        self.close()
+        self._title, self._rounds, self._rows, self._status = run, rounds, [], "waiting for the first round"
+        self._live = Live(self._table(), console=self._console, auto_refresh=False)
+        self._live.start(refresh=True)
+
+    def round(self, row: RoundReport) -> None:
+        self._rows.append(row)
+        self._status = "" if row.round == self._rounds else f"round {row.round + 1} of {self._rounds}"
+        if self._live is not None:
+            self._live.update(self._table(), refresh=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _table(self) -> Table:
+        table = rounds_table(self._rows[-ROWS:], title=f"{self._title}, {self._rounds} rounds")
+        table.caption = self._status
+        return table
+
+
+def rounds_table(rows: list[RoundReport], *, title: str) -> Table:
+    """Rounds as a table, bytes summed over clients; socket bytes where the kernel tells them."""
+    from_kernel = all(row.socket is not None for row in rows)
+    word = "socket" if from_kernel else "payload"
+    table = Table(title=title, title_justify="left", caption_justify="left", highlight=False)
+    for heading in ("round", "accuracy", "density", f"{word} up", f"{word} down", "raw dense", "fewer", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row, moved(row) if from_kernel else row.payload))
+    return table
+
+
+def round_line(row: RoundReport, rounds: int) -> str:
+    """One round as a line of text."""
+    accuracy, density, up, down, dense, fewer, time = _cells(row, moved(row))[1:]
+    return (
+        f"round {row.round:>3}/{rounds}  accuracy {accuracy:>7}  density {density:>7}  "
+        f"up {up:>8}  down {down:>8}  raw dense {dense:>8}  {fewer:>5} fewer  {time}"
+    )
+
+
+def moved(row: RoundReport) -> Traffic:
+    """What crossed: on the socket where the kernel tells, else the payload."""
+    return row.payload if row.socket is None else row.socket
+
+
+def _cells(row: RoundReport, actual: Traffic) -> tuple[str, ...]:
+    return (
+        str(row.round),
+        figures.percent(row.accuracy),
+        figures.percent(row.density),
+        figures.size(actual.up),
+        figures.size(actual.down),
+        figures.size(row.dense_equivalent.both),
+        figures.times(Ratio.of(row.dense_equivalent, actual).both),
+        figures.seconds(row.seconds),
+    )
