@@ -24,20 +24,32 @@ Data = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="What the task sees as shard.path. [default: the task file's folder]"),
 ]
+State = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="What must survive a restart: this client's identity and sealed results."),
+]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads for training; 0 leaves it to torch.")]
 
 
 @app.command()
-def run(server: Server, task: Task, name: Name = None, data: Data = None) -> None:
+def run(
+    server: Server,
+    task: Task,
+    name: Name = None,
+    data: Data = None,
+    state: State = Path(".fedprune"),
+    threads: Threads = 0,
+) -> None:
     """Join a coordinator and train until its runs are over.
 
     \b
     Example: fedprune client --server 127.0.0.1:7400 --task task.py --name alice
              fedprune client --server fl.example.org:7400 --task task.py --data /srv/scans
     """
-    config = ClientConfig.from_flags(server=server, task=task, name=name, data=data)
-    from fedprune_client.transport import run_client
+    config = ClientConfig.from_flags(server=server, task=task, name=name, data=data, state=state, threads=threads)
+    from fedprune_client.start import run_client
 
-    raise typer.Exit(run_client(server=config.server, task=config.task, name=config.name, data=config.data))
+    raise typer.Exit(run_client(config))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

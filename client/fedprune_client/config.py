@@ -12,12 +12,15 @@ from fedprune.errors import ConfigError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
     """`server` is HOST:PORT. `name` is the identity under which the coordinator keeps this client's index;
-    `data` is what the task file sees as `shard.path`."""
+    `data` is what the task file sees as `shard.path`; `state` is the folder of what must survive a restart; `threads`
+    0 leaves torch's number of threads alone."""
 
     server: str
     task: Path
     name: str
     data: Path
+    state: Path = Path(".fedprune")
+    threads: int = 0
 
     def __post_init__(self) -> None:
         host, _, port = self.server.rpartition(":")
@@ -31,6 +34,15 @@ class ClientConfig:
             raise ConfigError("there is no data at --data", seen=str(self.data), next_step="Check the path")
 
     @classmethod
-    def from_flags(cls, *, server: str, task: Path, name: str | None, data: Path | None) -> ClientConfig:
+    def from_flags(
+        cls, *, server: str, task: Path, name: str | None, data: Path | None, state: Path, threads: int
+    ) -> ClientConfig:
         """Fill in what was not given: this machine's name, and the folder the task file lies in."""
-        return cls(server=server, task=task, name=name or socket.gethostname(), data=data or task.resolve().parent)
+        return cls(
+            server=server,
+            task=task,
+            name=name or socket.gethostname(),
+            data=data or task.resolve().parent,
+            state=state,
+            threads=threads,
+        )

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from fedprune.assignment import Assignment
 from fedprune.errors import LocalError
 from fedprune.tensor import Version
-from fedprune.assignment import Assignment
 
 
 class Phase(Enum):

@@ -89,7 +89,11 @@ class ClientsSection(Section):
     over_select: ShareOrZero = 0.0
     """Extra share of clients that is asked, so that the slowest need not be waited for."""
     on_miss: Literal["close", "extend"] = "close"
-    """What happens when the deadline comes without a quorum: close the round unchanged, or extend it once."""
+    """What happens when the deadline comes without a quorum: close the round with what is there, or extend it once."""
+    grace_s: Seconds = 30.0
+    """Seconds that a round waits for a client that lost its connection."""
+    late: Literal["wait", "admit"] = "wait"
+    """A client that comes after the first round waits for the next run, or is admitted with a shard of its own."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

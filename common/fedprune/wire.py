@@ -6,11 +6,11 @@ A message that makes no sense becomes a `RemoteError` naming the party, never a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from fedprune.assignment import Assignment
 from fedprune.errors import DecodeError, FedpruneError, LimitError
 from fedprune.framing import Seal
+from fedprune.parts import Part, PartKind
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork, UploadPlan, Work
@@ -25,8 +25,18 @@ ROLES: dict[Role, pb.Role.ValueType] = {
     Role.BUFFER: pb.ROLE_BUFFER,
     Role.COUNTER: pb.ROLE_COUNTER,
 }
-assert set(ROLES) == set(Role) and len(ROLES) == len(pb.Role.values()) - 1
+assert set(ROLES) == set(Role)
+assert len(ROLES) == len(pb.Role.values()) - 1
 _ROLE_OF: dict[int, Role] = {number: role for role, number in ROLES.items()}
+
+PART_KINDS: dict[PartKind, pb.PartKind.ValueType] = {
+    PartKind.MASK: pb.PART_KIND_MASK,
+    PartKind.MODEL: pb.PART_KIND_MODEL,
+    PartKind.DELTA: pb.PART_KIND_DELTA,
+}
+assert set(PART_KINDS) == set(PartKind)
+assert len(PART_KINDS) == len(pb.PartKind.values()) - 1
+_PART_KIND_OF: dict[int, PartKind] = {number: kind for kind, number in PART_KINDS.items()}
 
 
 def version_message(version: Version) -> pb.Version:
@@ -39,13 +49,9 @@ def version(message: pb.Version) -> Version:
     return Version(shape=message.shape, model=message.model, mask=message.mask)
 
 
-class _Versioned(Protocol):
-    def HasField(self, name: str, /) -> bool: ...
-
-
-def version_or_none(message: _Versioned, field: str) -> Version | None:
-    """A version that may be absent."""
-    return version(getattr(message, field)) if message.HasField(field) else None
+def held_version(message: pb.PullRequest) -> Version | None:
+    """What the caller holds; None when it holds nothing."""
+    return version(message.held) if message.HasField("held") else None
 
 
 def role_numbers(schema: Schema) -> list[pb.Role.ValueType]:
@@ -216,6 +222,33 @@ def _score(message: pb.Score) -> ScoreWork:
 def seal(message: pb.Begin | pb.PartHeader) -> Seal:
     """Size and digest of what is about to come. Raises `RemoteError` when they cannot be."""
     return Seal(size=message.size, sha256=message.sha256)
+
+
+def part_header(part: Part, *, number: int, count: int) -> pb.PartHeader:
+    """Part `number` of `count`, announced."""
+    return pb.PartHeader(
+        part=number,
+        parts=count,
+        kind=PART_KINDS[part.kind],
+        version=version_message(part.version),
+        base=None if part.base is None else version_message(part.base),
+        size=part.size,
+        sha256=part.digest,
+    )
+
+
+def part(message: pb.PartHeader, *, party: str) -> Part:
+    """An announced part. Raises `DecodeError` for a kind that is not known here."""
+    if message.kind not in _PART_KIND_OF:
+        raise DecodeError("unknown kind of part", party=party, seen=message.kind, next_step="Update the older side")
+    announced = seal(message)
+    return Part(
+        kind=_PART_KIND_OF[message.kind],
+        version=version(message.version),
+        base=version(message.base) if message.HasField("base") else None,
+        digest=announced.sha256,
+        size=announced.size,
+    )
 
 
 def metrics(message: pb.Begin, *, party: str) -> dict[str, float]:

@@ -48,7 +48,7 @@ def serve(
     config = ServerConfig.from_files(
         run_files, overrides=overrides or [], task=task, out=out, address=address, insecure=insecure
     )
-    from fedprune_server.coordinator import serve as coordinate
+    from fedprune_server.serve import serve as coordinate
 
     raise typer.Exit(
         coordinate(config.runs, task=config.task, out=config.out, address=config.address, insecure=config.insecure)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+
 from fedprune.errors import FedpruneError, IdentityError
 
 IDENTITY_KEY = "fedprune-identity"

@@ -90,7 +90,7 @@ class Rules:
 
     def evaluates(self, round_: int) -> bool:
         """Whether the clients evaluate the version that this round produced."""
-        due = self.evaluate_every > 0 and (round_ % self.evaluate_every == 0 or round_ == self.rounds)
+        due = round_ == self.rounds or (self.evaluate_every > 0 and round_ % self.evaluate_every == 0)
         return self.clients_evaluate and due
 
 
@@ -107,6 +107,7 @@ class RunState:
     target: int = 0
     accepted: frozenset[int] = frozenset()
     declined: frozenset[int] = frozenset()
+    extended: bool = False
     empty_rounds: int = 0
     counted: int = 0
     stopping: str | None = None
@@ -221,6 +222,7 @@ def _next_round(state: RunState) -> Step:
         target=target,
         accepted=frozenset(),
         declined=frozenset(),
+        extended=False,
         reasons=(),
     )
     return state, (OpenRound(round_, cohort), SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()))
@@ -301,9 +303,12 @@ def _deadline(state: RunState, event: Event) -> Step:
     if len(state.accepted) >= quorum:
         closed, effects = _close(state)
         return closed, (Warn(late), *effects)
-    if state.rules.on_miss == "extend":
+    if state.rules.on_miss == "extend" and not state.extended:
         timer = SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())
-        return state, (Warn(f"{late}, quorum is {quorum}: extended by {state.rules.deadline_s:g} s"), timer)
+        return replace(state, extended=True), (
+            Warn(f"{late}, quorum is {quorum}: extended by {state.rules.deadline_s:g} s"),
+            timer,
+        )
     closed, effects = _close(state)
     return closed, (Warn(f"{late}, quorum is {quorum}: closed with what is there"), *effects)
 

@@ -1,0 +1,330 @@
+"""A client, carried out: the hands of `session.py`.
+
+It keeps one work stream open, feeds what arrives there to the session's table, and does what the table asks for.
+Training runs in a thread; pulling and submitting are tasks of the event loop; whatever they end with comes back as
+an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fedprune import __version__, wire
+from fedprune.assignment import Assignment
+from fedprune.codec import CODEC_VERSION, Plan, encode_update
+from fedprune.errors import FedpruneError, LocalError, UnavailableError
+from fedprune.framing import MAX_CHUNK_BYTES
+from fedprune.parts import Part
+from fedprune.task import Shard, Task
+from fedprune.tensor import Schema
+from fedprune.torch import frozen_digest
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune.work import EvaluateWork, TrainWork
+from fedprune_client import session
+from fedprune_client.outbox import Outbox
+from fedprune_client.replica import Replica
+from fedprune_client.training import Trainer
+from fedprune_client.transport import Link, begin_message
+
+log = logging.getLogger("fedprune.client")
+
+# Steps are reported at most this often.
+PROGRESS_S = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Runner:
+    """One client process at work. `data` is what the task sees as `shard.path`."""
+
+    link: Link
+    task: Task
+    model: nn.Module
+    schema: Schema
+    data: Path
+    outbox: Outbox
+    say: Callable[[str], None]
+    state: session.SessionState = field(default_factory=session.SessionState)
+    _replica: Replica | None = None
+    _trainer: Trainer | None = None
+    _start: pb.Start | None = None
+    _preparing: asyncio.Task[None] | None = None
+    _doing: asyncio.Task[None] | None = None
+    # One thread touches model and replica, so that abandoned work cannot meet what follows it.
+    _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "fedprune-work"))
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _outgoing: asyncio.Queue[pb.ClientMessage] = field(default_factory=asyncio.Queue)
+    _home: asyncio.Event = field(default_factory=asyncio.Event)
+    _trouble: BaseException | None = None
+    _heartbeat_s: float = 10.0
+
+    async def run(self) -> None:
+        """Work until the coordinator has no more runs. Raises what the client is refused for."""
+        listening = asyncio.create_task(self._listen())
+        home = asyncio.create_task(self._home.wait())
+        await asyncio.wait({listening, home}, return_when=asyncio.FIRST_COMPLETED)
+        self._abandon_work()
+        for task in (listening, home):
+            task.cancel()
+        await asyncio.gather(home, return_exceptions=True)
+        try:
+            await listening
+        except asyncio.CancelledError:
+            pass
+        finally:
+            await self.link.close()
+        if self._trouble is not None:
+            raise self._trouble
+
+    # the work stream ------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Join and keep a work stream open, for as long as it takes."""
+        while not self._home.is_set():
+            reply = await self.link.join(self._join_request())
+            self._heartbeat_s = reply.heartbeat_s or self._heartbeat_s
+            self.say(f"joined {self.link.server} as client {reply.client_index}")
+            try:
+                async for message in self.link.work(self._messages()):
+                    self._hear(message)
+            except UnavailableError as error:
+                self.say(f"{error}; joining again")
+            await asyncio.sleep(0)
+
+    def _join_request(self) -> pb.JoinRequest:
+        pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return pb.JoinRequest(
+            codec_version=CODEC_VERSION,
+            package_version=__version__,
+            tensors=wire.schema_message(self.schema),
+            task_digest=self.task.digest,
+            frozen_digest=frozen_digest(self.model),
+            resources=pb.Resources(cores=os.cpu_count() or 1, memory_bytes=pages * page),
+        )
+
+    async def _messages(self) -> AsyncIterator[pb.ClientMessage]:
+        while True:
+            try:
+                yield await asyncio.wait_for(self._outgoing.get(), self._heartbeat_s)
+            except TimeoutError:
+                yield pb.ClientMessage(heartbeat=pb.Heartbeat())
+
+    def _hear(self, message: pb.CoordinatorMessage) -> None:
+        match message.WhichOneof("event"):
+            case "start":
+                self._start = message.start
+                self._dispatch(session.Started(message.start.run_id))
+            case "assignment":
+                assignment = wire.assignment(message.assignment, party=self.link.server)
+                sealed = self.outbox.get(assignment.run_id, assignment.assignment_id) is not None
+                self._dispatch(session.Assigned(assignment, sealed))
+            case "cancel":
+                self._dispatch(session.Cancelled(message.cancel.assignment_id))
+            case "run_end":
+                self.say(f"run {message.run_end.run_id} {message.run_end.summary}")
+                self._dispatch(session.RunEnded(message.run_end.more))
+            case "waiting":
+                self.say(message.waiting.reason)
+
+    def _dispatch(self, event: session.Event) -> None:
+        self.state, effects = session.step(self.state, event)
+        for effect in effects:
+            HANDS[type(effect)](self, effect)
+
+    # effects --------------------------------------------------------------------------------------------------
+
+    def _prepare(self, effect: session.Prepare) -> None:
+        assert self._start is not None
+        self._replica = self._trainer = None
+        self._preparing = asyncio.create_task(self._load(self._start))
+        self._preparing.add_done_callback(self._done)
+
+    async def _load(self, start: pb.Start) -> None:
+        """Build what the run needs. A client whose own task fails here has nothing to offer: it goes home, and says why."""
+        try:
+            schema = self.schema.with_roles(wire.roles(start.roles, party=self.link.server))
+            shard = Shard(index=start.shard.index, count=start.shard.count, path=self.data, seed=start.seed)
+            load = partial(Trainer.load, self.task, self.model, schema, shard, start.held_out)
+            trainer = await self._in_worker(load)
+        except FedpruneError as error:
+            self._trouble = error
+            self._home.set()
+            return
+        self.outbox.clear(keep_run=start.run_id)
+        self._replica = Replica(schema=schema)
+        self._trainer = trainer
+        self.say(f"run {start.run_name}: shard {shard.index} of {shard.count}, {start.rounds} rounds")
+
+    def _pull(self, effect: session.Pull) -> None:
+        self._do(effect.assignment, self._pull_version(effect.assignment))
+
+    async def _pull_version(self, assignment: Assignment) -> session.Event:
+        replica = await self._ready()
+
+        async def apply(part: Part, data: memoryview) -> None:
+            await self._in_worker(partial(replica.apply, part, data))
+
+        await self.link.pull(assignment.run_id, replica, assignment.version, apply)
+        return session.Pulled(assignment.version)
+
+    async def _in_worker(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    def _work(self, effect: session.Work) -> None:
+        self._do(effect.assignment, self._work_and_seal(effect.assignment))
+
+    async def _work_and_seal(self, assignment: Assignment) -> session.Event:
+        replica = await self._ready()
+        stop = self._stop = threading.Event()
+        loop = asyncio.get_running_loop()
+        report = _Progress(assignment.assignment_id, lambda m: loop.call_soon_threadsafe(self._outgoing.put_nowait, m))
+        await self._in_worker(partial(self._work_in_thread, assignment, replica, report, stop))
+        if stop.is_set():
+            raise asyncio.CancelledError
+        return session.Worked(assignment.assignment_id)
+
+    def _work_in_thread(
+        self, assignment: Assignment, replica: Replica, report: _Progress, stop: threading.Event
+    ) -> None:
+        assert self._trainer is not None
+        assert replica.mask is not None
+        began_s = time.monotonic()
+        frame = b""
+        if isinstance(assignment.work, TrainWork):
+            trained = self._trainer.train(
+                replica.weights, replica.mask, assignment.work, on_step=report, stop=stop.is_set
+            )
+            if trained is None:
+                return
+            work_s = time.monotonic() - began_s
+            examples, metrics = trained.examples, trained.metrics
+            frame = self._encode(assignment, replica, trained.weights)
+        elif isinstance(assignment.work, EvaluateWork):
+            found = self._trainer.evaluate(replica.weights, assignment.work)
+            work_s = time.monotonic() - began_s
+            examples, metrics = found.examples, found.metrics
+        else:
+            raise LocalError("this client cannot do such work", seen=type(assignment.work).__name__)
+        self.outbox.put(
+            frame,
+            run_id=assignment.run_id,
+            assignment_id=assignment.assignment_id,
+            examples=examples,
+            metrics=metrics,
+            work_s=work_s,
+        )
+
+    @staticmethod
+    def _encode(assignment: Assignment, replica: Replica, weights: Any) -> bytes:
+        return encode_update(
+            weights,
+            schema=replica.schema,
+            plan=Plan(values=assignment.plan.values, exact=assignment.plan.exact),
+            mask=replica.mask,
+            base=replica.weights,
+            version=assignment.version,
+        )
+
+    def _submit(self, effect: session.Submit) -> None:
+        self._do(effect.assignment, self._submit_sealed(effect.assignment))
+
+    async def _submit_sealed(self, assignment: Assignment) -> session.Event:
+        sealed = self.outbox.get(assignment.run_id, assignment.assignment_id)
+        if sealed is None:
+            raise LocalError("a sealed result is gone", seen=assignment.assignment_id)
+        result, frame = sealed
+        receipt = await self.link.submit(
+            begin_message(result, assignment.version), frame, chunk_bytes=MAX_CHUNK_BYTES // 2
+        )
+        accepted = receipt.verdict == pb.VERDICT_ACCEPTED
+        if not accepted:
+            self.say(f"round {assignment.round}: {receipt.reason}")
+        return session.Receipted(assignment.assignment_id, accepted)
+
+    def _settle(self, effect: session.Settle) -> None:
+        self.outbox.drop(self.state.run_id, effect.assignment_id)
+
+    def _decline(self, effect: session.Decline) -> None:
+        self.say(f"assignment {effect.assignment_id}: {effect.reason}")
+        self.outbox.drop(self.state.run_id, effect.assignment_id)
+        failure = pb.Failure(assignment_id=effect.assignment_id, reason=effect.reason)
+        self._outgoing.put_nowait(pb.ClientMessage(failure=failure))
+
+    def _abandon(self, effect: session.Abandon) -> None:
+        self._abandon_work()
+
+    def _abandon_work(self) -> None:
+        self._stop.set()
+        if self._doing is not None:
+            self._doing.cancel()
+
+    def _go_home(self, effect: session.GoHome) -> None:
+        self._home.set()
+
+    # doing ----------------------------------------------------------------------------------------------------
+
+    async def _ready(self) -> Replica:
+        """The replica, once the data of this run is loaded."""
+        if self._preparing is not None:
+            await asyncio.shield(self._preparing)
+        if self._replica is None:
+            raise asyncio.CancelledError
+        return self._replica
+
+    def _do(self, assignment: Assignment, work: Coroutine[Any, Any, session.Event]) -> None:
+        self._doing = asyncio.create_task(self._attempt(assignment, work))
+        self._doing.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """A bug must end the client loudly, not leave its coordinator waiting."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._trouble = error
+            self._home.set()
+
+    async def _attempt(self, assignment: Assignment, work: Coroutine[Any, Any, session.Event]) -> None:
+        try:
+            event = await work
+        except FedpruneError as error:
+            log.debug("assignment %d failed", assignment.assignment_id, exc_info=error)
+            event = session.Failed(assignment.assignment_id, str(error))
+        self._dispatch(event)
+
+
+class _Progress:
+    """Called from the training thread after each step; sends a message about once a second."""
+
+    def __init__(self, assignment_id: int, send: Callable[[pb.ClientMessage], object]) -> None:
+        self._assignment_id = assignment_id
+        self._send = send
+        self._next_s = time.monotonic() + PROGRESS_S
+
+    def __call__(self, step: int, steps: int) -> None:
+        now = time.monotonic()
+        if now >= self._next_s:
+            self._next_s = now + PROGRESS_S
+            progress = pb.Progress(assignment_id=self._assignment_id, step=step, steps=steps)
+            self._send(pb.ClientMessage(progress=progress))
+
+
+HANDS: dict[type[session.Effect], Callable[[Runner, Any], None]] = {
+    session.Prepare: Runner._prepare,
+    session.Pull: Runner._pull,
+    session.Work: Runner._work,
+    session.Submit: Runner._submit,
+    session.Settle: Runner._settle,
+    session.Decline: Runner._decline,
+    session.Abandon: Runner._abandon,
+    session.GoHome: Runner._go_home,
+}

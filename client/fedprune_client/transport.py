@@ -1,0 +1,246 @@
+"""The client's side of the wire: one channel, retried and resumed until it works or is refused for good.
+
+Only two things can come out of a call: what was asked for, or a `FedpruneError` that trying again cannot mend. A
+coordinator that is not there yet, a cut cable, a coordinator that restarts: all of that is waited out with full
+jitter, and what is being waited for is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from fedprune import wire
+from fedprune.errors import FedpruneError, RemoteError, UnavailableError
+from fedprune.framing import MAX_MESSAGE_BYTES, Assembler, Seal, chunks
+from fedprune.parts import Part
+from fedprune.tensor import Version
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune.v1 import coordinator_pb2_grpc as rpc
+from fedprune_client.outbox import Result
+from fedprune_client.replica import Replica
+
+log = logging.getLogger("fedprune.client")
+
+IDENTITY_KEY = "fedprune-identity"
+CONTROL_TIMEOUT_S = 10.0
+# A transfer that makes no progress for this long is broken off and resumed.
+STALL_S = 30.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+# Up to here an upload goes out with its announcement, without waiting to be told where to begin.
+EAGER_BYTES = 1 << 19
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+# Statuses that may pass by themselves.
+PASSING = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        # A coordinator that came back does not know us until we have joined again.
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+
+Answer = TypeVar("Answer")
+Apply = Callable[[Part, memoryview], Awaitable[None]]
+
+
+class Link:
+    """The connection of one client, under one identity."""
+
+    def __init__(self, server: str, identity: str) -> None:
+        self.server = server
+        self._identity = ((IDENTITY_KEY, identity),)
+        self._channel = grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
+        self._stub = rpc.CoordinatorStub(self._channel)
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._channel.close()
+
+    async def join(self, request: pb.JoinRequest) -> pb.JoinReply:
+        """Join, waiting for a coordinator that is not there yet. Raises what it refuses us for."""
+
+        async def call() -> pb.JoinReply:
+            reply: pb.JoinReply = await self._stub.Join(request, metadata=self._identity, timeout=CONTROL_TIMEOUT_S)
+            return reply
+
+        return await self._persist("joining", call)
+
+    async def work(self, outgoing: AsyncIterator[pb.ClientMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
+        """One work stream, until it breaks or ends; raises `UnavailableError` when it breaks."""
+        call: Any = self._stub.Work(outgoing, metadata=self._identity)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise as_error(error, self.server) from error
+        finally:
+            call.cancel()
+
+    async def pull(self, run_id: str, replica: Replica, want: Version, apply: Apply) -> None:
+        """Bring the replica to `want` by `apply`, continuing after each break where it broke."""
+        progress = _Download(run_id, replica, want, apply)
+        await self._persist(f"pulling {want}", lambda: self._pull_once(progress))
+
+    async def _pull_once(self, progress: _Download) -> None:
+        call: Any = self._stub.Pull(progress.request(), metadata=self._identity)
+        try:
+            while (reply := await asyncio.wait_for(call.read(), STALL_S)) is not grpc.aio.EOF:
+                await progress.take(reply, self.server)
+        except TimeoutError:
+            raise UnavailableError("the coordinator sends nothing", party=self.server, seen=f"{STALL_S:g} s") from None
+        finally:
+            call.cancel()
+        progress.check_complete(self.server)
+
+    async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
+        """Send one sealed result until it has its receipt."""
+        return await self._persist(
+            f"submitting assignment {begin.assignment_id}", lambda: self._submit_once(begin, frame, chunk_bytes)
+        )
+
+    async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int) -> pb.Receipt:
+        call: Any = self._stub.Submit(metadata=self._identity)
+        try:
+            await call.write(pb.SubmitRequest(begin=begin))
+            if begin.eager:
+                await self._send(call, frame, 0, chunk_bytes)
+            reply = await self._reply(call)
+            if reply.WhichOneof("content") == "offset":
+                if not begin.eager:
+                    await self._send(call, frame, reply.offset, chunk_bytes)
+                reply = await self._reply(call)
+        finally:
+            call.cancel()
+        if reply.WhichOneof("content") != "receipt":
+            raise RemoteError("an upload was not answered by a receipt", party=self.server)
+        receipt: pb.Receipt = reply.receipt
+        return receipt
+
+    @staticmethod
+    async def _send(call: Any, frame: bytes, offset: int, chunk_bytes: int) -> None:
+        for chunk in chunks(frame, offset=offset, chunk_bytes=chunk_bytes):
+            await asyncio.wait_for(call.write(pb.SubmitRequest(chunk=chunk)), STALL_S)
+        await call.done_writing()
+
+    async def _reply(self, call: Any) -> pb.SubmitReply:
+        reply = await call.read()
+        if reply is grpc.aio.EOF:
+            raise as_error(await _status(call), self.server)
+        answer: pb.SubmitReply = reply
+        return answer
+
+    async def _persist(self, doing: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Repeat a call until it succeeds or is refused for good; full jitter, growing up to half a minute."""
+        delay = FIRST_DELAY_S
+        while True:
+            try:
+                return await call()
+            except (grpc.aio.AioRpcError, TimeoutError, UnavailableError) as error:
+                trouble = as_error(error, self.server)
+                if not isinstance(trouble, UnavailableError):
+                    raise trouble from error
+                pause = random.uniform(0, delay)
+                log.warning("%s; %s again in %.1f s", trouble, doing, pause)
+                await asyncio.sleep(pause)
+                delay = min(delay * 2, LONGEST_DELAY_S)
+
+
+class _Download:
+    """How far a pull has come: whole parts are applied at once, the open one is kept over a break."""
+
+    def __init__(self, run_id: str, replica: Replica, want: Version, apply: Apply) -> None:
+        self._run_id = run_id
+        self._replica = replica
+        self._want = want
+        self._apply = apply
+        self._part: Part | None = None
+        self._blob: Assembler | None = None
+
+    def request(self) -> pb.PullRequest:
+        """Ask for what is missing now."""
+        request = pb.PullRequest(run_id=self._run_id, want=wire.version_message(self._want))
+        if self._replica.version is not None:
+            request.held.CopyFrom(wire.version_message(self._replica.version))
+        if self._part is not None and self._blob is not None:
+            request.offset, request.part_sha256 = self._blob.offset, self._part.digest
+        return request
+
+    async def take(self, reply: pb.PullReply, party: str) -> None:
+        """The next message of the stream."""
+        if reply.WhichOneof("content") == "header":
+            self._announce(wire.part(reply.header, party=party), party)
+        elif self._blob is None:
+            raise RemoteError("bytes before their announcement", party=party)
+        else:
+            self._blob.feed(reply.chunk)
+        if self._blob is not None and self._part is not None and self._blob.complete:
+            part, data = self._part, self._blob.finish()
+            self._part = self._blob = None
+            await self._apply(part, data)
+
+    def _announce(self, part: Part, party: str) -> None:
+        if self._blob is not None and self._part is not None and self._part.digest == part.digest:
+            return
+        self._part = part
+        announced = Seal(size=part.size, sha256=part.digest)
+        self._blob = Assembler(announced, max_bytes=self._replica.max_bytes(part), party=party)
+
+    def check_complete(self, party: str) -> None:
+        """Raise `UnavailableError` when the stream ended before the version was there."""
+        if self._replica.version != self._want:
+            raise UnavailableError(
+                "the transfer ended early", party=party, seen=self._replica.version, expected=self._want
+            )
+
+
+def begin_message(result: Result, version: Version) -> pb.Begin:
+    """What the coordinator is told before the bytes of a result."""
+    return pb.Begin(
+        assignment_id=result.assignment_id,
+        run_id=result.run_id,
+        version=wire.version_message(version),
+        size=result.seal.size,
+        sha256=result.seal.sha256,
+        examples=result.examples,
+        metrics=dict(result.metrics),
+        work_s=result.work_s,
+        residual_norm=result.residual_norm,
+        eager=result.seal.size <= EAGER_BYTES,
+    )
+
+
+async def _status(call: Any) -> Exception:
+    """Why a stream ended without an answer."""
+    code = await call.code()
+    details = await call.details()
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
+
+
+def as_error(error: Exception, server: str) -> FedpruneError:
+    """What a failed call means: `UnavailableError` when trying again may help, `RemoteError` with the reason if not."""
+    if isinstance(error, FedpruneError):
+        return error
+    if isinstance(error, grpc.aio.AioRpcError) and error.code() not in PASSING:
+        return RemoteError(error.details() or error.code().name, party=server)
+    reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "no answer in time"
+    return UnavailableError("the coordinator cannot be reached", party=server, seen=reason or "connection lost")

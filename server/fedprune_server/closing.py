@@ -1,0 +1,128 @@
+"""What happens between the last receipt of a round and its commit: fold, prune, encode, evaluate.
+
+Everything here blocks and runs in one thread at a time. The result depends on the accepted set and the version
+before it, and on nothing else, so a coordinator that is killed in the middle does it again and gets the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from fedprune.codec import Limits, UpdateReader
+from fedprune.errors import VersionError
+from fedprune.tensor import Schema, Version
+from fedprune_server.aggregation import Aggregator, FoldInput
+from fedprune_server.pruner import Proposal, Pruner
+from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Work
+from fedprune_server.versions import Arrays, Prepared, Versions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What an evaluation found: metrics by name, averaged over `examples`."""
+
+    examples: int
+    metrics: dict[str, float]
+
+
+class Evaluator(Protocol):
+    """Scores a model on data that the coordinator itself has."""
+
+    def __call__(self, arrays: Arrays) -> Score: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A round that is folded, pruned and encoded, ready to be committed."""
+
+    receipts: tuple[ReceiptRecord, ...]
+    prepared: Prepared
+    proposal: Proposal | None
+    score: Score | None
+    evaluation_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """The parts of one run that turn an accepted set into the next version."""
+
+    store: Store
+    run_id: str
+    schema: Schema
+    versions: Versions
+    aggregator: Aggregator
+    pruner: Pruner
+    evaluate: Evaluator | None
+    evaluates: Callable[[int], bool]
+    clock: Callable[[], float]
+
+    @property
+    def max_update_bytes(self) -> int:
+        """Largest update that can be of this model."""
+        return Limits.of_update(self.schema).max_bytes
+
+    def check(
+        self, assignment: AssignmentRecord, version: Version, data: memoryview, *, party: str, examples: int
+    ) -> None:
+        """Raise `RemoteError` unless this update can be folded: decodable, of the assigned version, finite."""
+        if assignment.kind is not Work.TRAIN:
+            return
+        latest = self.versions.latest
+        if latest.version != assignment.version:
+            raise VersionError(
+                "the version this update was made against is closed", seen=assignment.version, expected=latest.version
+            )
+        update = self._input(party, examples, data, latest)
+        reader = self._reader(data, latest)
+        if reader.version != version:
+            raise VersionError(
+                "frame and announcement name different versions", party=party, seen=reader.version, expected=version
+            )
+        self.aggregator.check(self.schema, latest.arrays, latest.mask, update)
+
+    def close(self, round_: int) -> Closed:
+        """Freeze the accepted set and make the next version of it. Commits nothing."""
+        receipts = self.store.freeze(self.run_id, round_, Work.TRAIN)
+        before = self.versions.latest
+        inputs = [
+            self._input(f"client {r.client}", r.examples, self.store.blobs.open(r.sha256), before) for r in receipts
+        ]
+        arrays = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs).arrays
+        proposal = self.pruner.propose(
+            round=round_, weights=arrays, mask=before.mask, next_mask_version=before.mask.version + 1
+        )
+        mask = proposal.mask if proposal else before.mask
+        if proposal:
+            mask.apply(arrays)
+        prepared = self.versions.prepare(arrays, mask, round_=round_, step=True)
+        began_s = self.clock()
+        score = self.evaluate(prepared.arrays) if self.evaluate and self.evaluates(round_) else None
+        return Closed(
+            receipts=receipts,
+            prepared=prepared,
+            proposal=proposal,
+            score=score,
+            evaluation_s=self.clock() - began_s,
+        )
+
+    def _input(self, party: str, examples: int, data: memoryview, before: Prepared) -> FoldInput:
+        reader = self._reader(data, before)
+        return FoldInput(party=party, examples=examples, content=reader.content, open=partial(iter, reader))
+
+    def _reader(self, data: memoryview, before: Prepared) -> UpdateReader:
+        limits = Limits.of_update(self.schema, before.mask)
+        return UpdateReader(data, schema=self.schema, mask=before.mask, base=before.arrays, limits=limits)
+
+
+def average(receipts: Sequence[ReceiptRecord], metrics: Sequence[dict[str, float]]) -> Score | None:
+    """The example-weighted mean of what clients found on their held-out shares; None when nobody had an example."""
+    examples = sum(r.examples for r in receipts)
+    if examples == 0:
+        return None
+    names = sorted({name for found in metrics for name in found})
+    sums = {n: sum(r.examples * m.get(n, 0.0) for r, m in zip(receipts, metrics, strict=True)) for n in names}
+    counts = {n: sum(r.examples for r, m in zip(receipts, metrics, strict=True) if n in m) for n in names}
+    return Score(examples=examples, metrics={n: sums[n] / counts[n] for n in names if counts[n]})

@@ -1,0 +1,166 @@
+"""The process: who is here, which run is on, and the calls that the service passes in.
+
+One coordinator serves one run after another with the clients that stay. It owns what outlives a run (members, their
+connections, the socket meter) and builds a `Run` for what does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from fedprune import __version__, wire
+from fedprune.codec import CODEC_VERSION
+from fedprune.errors import StaleError, VersionError
+from fedprune.tensor import Schema
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server import events
+from fedprune_server.interceptors import Caller
+from fedprune_server.members import Member, Members
+from fedprune_server.run import Run
+
+Queue = asyncio.Queue[pb.CoordinatorMessage | None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Coordinator:
+    """What the service calls. `run` is None between two runs."""
+
+    schema: Schema
+    frozen_digest: str
+    heartbeat_s: float
+    members: Members = field(default_factory=Members)
+    run: Run | None = None
+    shutdown: bool = False
+
+    def begin(self, run: Run) -> None:
+        """Go on with another run and the clients that are here; their indices follow the run's own store."""
+        self.run = run
+        for member in sorted(self.members, key=lambda m: m.index):
+            member.index = run.store.client_index(member.identity)
+        for member in self.members.connected:
+            run.dispatch(events.Joined(member.index))
+
+    async def join(self, caller: Caller, request: pb.JoinRequest) -> pb.JoinReply:
+        """Admit a client. Raises `VersionError` for another codec, `SignatureError` for another model."""
+        party = f"client {caller.identity}"
+        if request.codec_version != CODEC_VERSION:
+            raise VersionError(
+                "speaks another codec version",
+                party=party,
+                seen=f"{request.codec_version} (fedprune {request.package_version or 'unknown'})",
+                expected=f"{CODEC_VERSION} (fedprune {__version__})",
+                next_step="Install the same fedprune on both sides",
+            )
+        self.schema.check_same_model(wire.schema(request.tensors, party=party), party=party)
+        run = self._running()
+        index = await asyncio.to_thread(run.store.client_index, caller.identity)
+        newcomer = Member(
+            index=index,
+            identity=caller.identity,
+            task_digest=request.task_digest,
+            frozen_digest=request.frozen_digest,
+            last_seen=time.monotonic(),
+        )
+        self.members.admit(newcomer, own_digest=self.frozen_digest)
+        return pb.JoinReply(client_index=index, coordinator_version=__version__, heartbeat_s=self.heartbeat_s)
+
+    def attach(self, member: Member, peer: str) -> Queue:
+        """A client opened its work stream; an older stream of the same client ends."""
+        queue: Queue = asyncio.Queue()
+        if member.queue is not None:
+            member.queue.put_nowait(None)
+        member.queue = queue
+        member.peers.add(peer)
+        member.last_seen = time.monotonic()
+        if self.run is not None:
+            self.run.dispatch(events.Joined(member.index))
+        return queue
+
+    def detach(self, member: Member, queue: Queue) -> None:
+        """A work stream ended; it counts as leaving only when no newer one took its place."""
+        if member.queue is not queue:
+            return
+        member.queue = None
+        if self.run is not None:
+            self.run.accounts.sample_sockets()
+            self.run.dispatch(events.Left(member.index))
+
+    def hear(self, member: Member, message: pb.ClientMessage) -> None:
+        """A message on a client's work stream."""
+        member.last_seen = time.monotonic()
+        heard = message.WhichOneof("event")
+        self.count(member, up=message.ByteSize(), heartbeat=heard in ("heartbeat", "progress"))
+        if heard == "progress":
+            member.step, member.steps = message.progress.step, message.progress.steps
+        elif heard == "failure" and self.run is not None:
+            self.run.failed(member, message.failure.assignment_id, message.failure.reason[:MAX_REASON])
+
+    def count(self, member: Member, *, up: int = 0, down: int = 0, heartbeat: bool = False) -> None:
+        """Account for a message."""
+        if self.run is not None:
+            self.run.accounts.control(member, up=up, down=down, heartbeat=heartbeat)
+
+    def drop_silent(self) -> None:
+        """End the work streams of clients that have said nothing for three heartbeats."""
+        limit = time.monotonic() - SILENT_HEARTBEATS * self.heartbeat_s
+        for member in self.members.connected:
+            if member.last_seen < limit and member.queue is not None:
+                member.queue.put_nowait(None)
+
+    def run_of(self, run_id: str) -> Run:
+        """The current run, if it is this one. Raises `StaleError` otherwise."""
+        if self.run is None or self.run.run_id != run_id:
+            raise StaleError(
+                "this run is over",
+                seen=run_id,
+                expected=self.run.run_id if self.run else "no run",
+                next_step="Wait for the next assignment",
+            )
+        return self.run
+
+    def status(self) -> pb.StatusReply:
+        """What is going on, for whoever asks."""
+        clients = [
+            pb.ClientStatus(
+                client_index=m.index,
+                identity=m.identity,
+                connected=m.connected,
+                state=m.state,
+                step=m.step,
+                steps=m.steps,
+            )
+            for m in self.members
+        ]
+        if self.run is None:
+            return pb.StatusReply(state="between runs", clients=clients)
+        run = self.run
+        return pb.StatusReply(
+            run_id=run.run_id,
+            run_name=run.config.run.name,
+            state=run.state.phase.value,
+            round=run.state.round,
+            rounds=run.config.run.rounds,
+            waiting_for=run.waiting_for,
+            version=wire.version_message(run.version),
+            clients=clients,
+        )
+
+    def stop(self, reason: str, *, shutdown: bool) -> pb.StopReply:
+        """End the current run after what is committed; with `shutdown`, the process too."""
+        self.shutdown = self.shutdown or shutdown
+        if self.run is None:
+            return pb.StopReply(kept="no run is on")
+        kept = f"run {self.run.run_id} at version {self.run.version}"
+        self.run.dispatch(events.StopRequested(reason))
+        return pb.StopReply(kept=kept)
+
+    def _running(self) -> Run:
+        if self.run is None:
+            raise StaleError("no run is on", next_step="Try again in a moment")
+        return self.run
+
+
+MAX_REASON = 500
+SILENT_HEARTBEATS = 3

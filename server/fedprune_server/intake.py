@@ -1,0 +1,211 @@
+"""Results on their way in: announced, staged, checked, and only then accepted.
+
+An update counts when it is the announced bytes, made against the version that was assigned, decodable within limits,
+finite and foldable. Everything else is refused for that client alone, before it can touch the round. Receipts that
+become due at the same time share one transaction, because a transaction is a sync of the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from fedprune import wire
+from fedprune.errors import FedpruneError, LimitError, RemoteError, StoreError, UpdateError, VersionError
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server.members import Member
+from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Submission, Upload, Verdict, Work
+
+# More examples than that cannot be folded exactly.
+MAX_EXAMPLES = 1 << 24
+
+# Up to here a write to the page cache is cheaper than a thread.
+INLINE_BYTES = 1 << 16
+
+VERDICTS = {Verdict.ACCEPTED: pb.VERDICT_ACCEPTED, Verdict.STALE: pb.VERDICT_STALE}
+
+
+@dataclass(slots=True, kw_only=True)
+class Intake:
+    """One result being received. `upload` is None when there is nothing (more) to send."""
+
+    member: Member
+    begin: pb.Begin
+    assignment: AssignmentRecord
+    upload: Upload | None = None
+    receipt: pb.Receipt | None = None
+
+    @property
+    def offset(self) -> int:
+        """Bytes that are already here."""
+        return self.upload.offset if self.upload is not None else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Due:
+    submission: Submission
+    answer: asyncio.Future[ReceiptRecord]
+
+
+Check = Callable[[AssignmentRecord, pb.Begin, memoryview], None]
+
+
+@dataclass(slots=True)
+class Receiving:
+    """The intake of one run. `check` validates a complete update and runs in a thread; it raises `RemoteError`."""
+
+    store: Store
+    run_id: str
+    max_bytes: int
+    check: Check
+    on_accepted: Callable[[Member, ReceiptRecord, memoryview], None]
+    on_refused: Callable[[Member, AssignmentRecord, str], None]
+    on_broken: Callable[[str], None]
+    _due: list[_Due] = field(default_factory=list)
+    _committing: asyncio.Task[None] | None = None
+
+    async def begin(self, member: Member, begin: pb.Begin) -> Intake:
+        """Where the result stands: at an offset, or already answered."""
+        assignment = self.store.assignment(self.run_id, begin.assignment_id)
+        if assignment is None or assignment.client != member.index:
+            raise UpdateError(
+                "result for an assignment that this client was never given",
+                party=member.party,
+                seen=begin.assignment_id,
+                next_step="Drop it and wait for the next assignment",
+            )
+        intake = Intake(member=member, begin=begin, assignment=assignment)
+        try:
+            self._check_announcement(member, assignment, begin)
+        except RemoteError as error:
+            self.on_refused(member, assignment, str(error))
+            raise
+        found = await asyncio.to_thread(
+            self.store.begin_upload,
+            self.run_id,
+            begin.assignment_id,
+            client=member.index,
+            sha256=begin.sha256,
+            size=begin.size,
+        )
+        if isinstance(found, ReceiptRecord):
+            intake.receipt = receipt_message(found)
+        else:
+            intake.upload = found
+        return intake
+
+    def _check_announcement(self, member: Member, assignment: AssignmentRecord, begin: pb.Begin) -> None:
+        wire.seal(begin)
+        wire.metrics(begin, party=member.party)
+        if begin.size > self.max_bytes:
+            raise LimitError(
+                "announced more bytes than any update of this model can have",
+                party=member.party,
+                seen=begin.size,
+                expected=f"at most {self.max_bytes}",
+            )
+        if wire.version(begin.version) != assignment.version:
+            raise VersionError(
+                "update made against another version",
+                party=member.party,
+                seen=wire.version(begin.version),
+                expected=assignment.version,
+                next_step="Pull the assigned version and work again",
+            )
+        if not 0 <= begin.examples < MAX_EXAMPLES or (assignment.kind is Work.TRAIN and begin.examples == 0):
+            raise UpdateError(
+                "number of examples out of range",
+                party=member.party,
+                seen=begin.examples,
+                expected=f"1 to {MAX_EXAMPLES - 1}",
+            )
+
+    async def append(self, intake: Intake, position: int, data: bytes) -> None:
+        """Stage bytes that start at `position`; what is already here is skipped."""
+        assert intake.upload is not None
+        if len(data) <= INLINE_BYTES:
+            intake.upload.append(position, data)
+        else:
+            await asyncio.to_thread(intake.upload.append, position, data)
+
+    async def finish(self, intake: Intake) -> None:
+        """Check the complete result and give it its receipt."""
+        assert intake.upload is not None
+        try:
+            data = await asyncio.to_thread(self._sealed, intake)
+        except RemoteError as error:
+            self.on_refused(intake.member, intake.assignment, str(error))
+            raise
+        record = await self._commit(self._submission(intake))
+        if record.verdict is Verdict.ACCEPTED:
+            self.on_accepted(intake.member, record, data)
+        intake.receipt = receipt_message(record)
+
+    def _sealed(self, intake: Intake) -> memoryview:
+        """The checked bytes. A result that fails its check can never become good: its staged bytes go."""
+        assert intake.upload is not None
+        intake.upload.seal()
+        data = self.store.blobs.open(intake.begin.sha256) if intake.begin.size else memoryview(b"")
+        self.check(intake.assignment, intake.begin, data)
+        return data
+
+    def _submission(self, intake: Intake) -> Submission:
+        begin = intake.begin
+        return Submission(
+            assignment_id=begin.assignment_id,
+            client=intake.member.index,
+            sha256=begin.sha256,
+            size=begin.size,
+            examples=begin.examples,
+            metrics_json=json.dumps(dict(begin.metrics), sort_keys=True),
+            work_s=begin.work_s,
+            residual_norm=begin.residual_norm,
+        )
+
+    async def _commit(self, submission: Submission) -> ReceiptRecord:
+        answer: asyncio.Future[ReceiptRecord] = asyncio.get_running_loop().create_future()
+        self._due.append(_Due(submission=submission, answer=answer))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_due())
+        return await answer
+
+    async def _commit_due(self) -> None:
+        """Accept whatever is due, together, until nothing is."""
+        try:
+            while self._due:
+                batch, self._due = self._due, []
+                await self._commit_batch(batch, asyncio.to_thread(self._accept, batch))
+        finally:
+            self._committing = None
+
+    def _accept(self, batch: list[_Due]) -> list[ReceiptRecord | RemoteError]:
+        return self.store.accept_many(self.run_id, [due.submission for due in batch])
+
+    async def _commit_batch(
+        self, batch: list[_Due], accepting: Awaitable[Sequence[ReceiptRecord | FedpruneError]]
+    ) -> None:
+        answers: Sequence[ReceiptRecord | FedpruneError]
+        try:
+            answers = await accepting
+        except StoreError as error:
+            answers = [error] * len(batch)
+            self.on_broken(str(error))
+        for due, answer in zip(batch, answers, strict=True):
+            if due.answer.cancelled():
+                continue
+            if isinstance(answer, FedpruneError):
+                due.answer.set_exception(answer)
+            else:
+                due.answer.set_result(answer)
+
+
+def receipt_message(record: ReceiptRecord) -> pb.Receipt:
+    """A stored receipt as a message."""
+    return pb.Receipt(
+        assignment_id=record.assignment_id,
+        sha256=record.sha256,
+        verdict=VERDICTS[record.verdict],
+        reason=record.reason,
+    )

@@ -1,0 +1,87 @@
+"""A run file as the values that the rooms of the coordinator work with. Pure: the same file, the same values.
+
+Seeds are drawn from the run's seed by name, so that no two uses share a stream and a restarted coordinator hands out
+the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from fedprune.config import RunConfig
+from fedprune.pruning import Floors, PruningPlan
+from fedprune.work import EvaluateWork, TrainWork, UploadPlan
+from fedprune_server.rounds import Rules
+
+
+def derive_seed(seed: int, *names: object) -> int:
+    """A 63-bit seed for one use, from the run's seed and what the use is called."""
+    text = "/".join(str(n) for n in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def rules(config: RunConfig, *, clients_evaluate: bool) -> Rules:
+    """How rounds go. `clients_evaluate` when the coordinator has no test data."""
+    clients = config.clients
+    return Rules(
+        rounds=config.run.rounds,
+        seed=config.run.seed,
+        expect=clients.expect,
+        settle_s=clients.settle_s,
+        share=clients.share,
+        over_select=clients.over_select,
+        quorum=clients.quorum,
+        min_clients=clients.min_clients,
+        deadline_s=clients.deadline_s,
+        grace_s=clients.grace_s,
+        on_miss=clients.on_miss,
+        late=clients.late,
+        clients_evaluate=clients_evaluate,
+        evaluate_every=config.run.evaluate_every,
+    )
+
+
+def pruning_plan(config: RunConfig) -> PruningPlan:
+    """What is asked of the pruner."""
+    pruning = config.pruning
+    return PruningPlan(
+        density=pruning.density,
+        method=pruning.method,
+        schedule=pruning.schedule,
+        start=pruning.start,
+        end=pruning.end,
+        every=pruning.every,
+        floors=Floors(weights=pruning.floor, share=pruning.floor_share),
+    )
+
+
+def train_work(config: RunConfig, *, round_: int, shard: int) -> TrainWork:
+    """What a client does in a round; the shard's place, not the connection, decides its batches."""
+    training = config.training
+    return TrainWork(
+        epochs=training.epochs,
+        steps=training.steps,
+        batch_size=training.batch_size,
+        optimizer=training.optimizer,
+        learning_rate=training.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        proximal=training.proximal,
+        seed=derive_seed(config.run.seed, "batches", round_, shard),
+    )
+
+
+def evaluate_work(config: RunConfig) -> EvaluateWork:
+    """How a client scores a version on what it held out."""
+    return EvaluateWork(batch_size=max(config.training.batch_size, 256))
+
+
+def upload_plan(config: RunConfig, *, round_: int, shard: int) -> UploadPlan:
+    """How a client compresses its update."""
+    compression = config.compression
+    return UploadPlan(
+        values=compression.up,
+        top=compression.top,
+        seed=derive_seed(config.run.seed, "rounding", round_, shard),
+        exact=compression.exact,
+    )

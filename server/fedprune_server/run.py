@@ -1,0 +1,359 @@
+"""One run, carried out: the hands of `rounds.py`.
+
+Events come from the service and from timers; each effect of the table has one method here. Whatever blocks runs in
+a thread and comes back as another event. Nothing is decided in this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fedprune import wire
+from fedprune.assignment import Assignment
+from fedprune.config import RunConfig
+from fedprune.errors import FedpruneError
+from fedprune.ledger import Entry
+from fedprune.parts import Part
+from fedprune.tensor import Version
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune.work import UploadPlan
+from fedprune.work import Work as WorkValue
+from fedprune_server import events, plan, rounds
+from fedprune_server.accounting import Accounts
+from fedprune_server.closing import Closed, Closing, average
+from fedprune_server.intake import Receiving
+from fedprune_server.members import Member, Members
+from fedprune_server.output import Output
+from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Store, Work
+from fedprune_server.versions import Versions
+
+log = logging.getLogger("fedprune.run")
+
+
+class Run:
+    """A run in progress. Make it, `resume` or `begin` it, then feed it with events until `ended` is set."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        run_id: str,
+        store: Store,
+        members: Members,
+        versions: Versions,
+        closing: Closing,
+        accounts: Accounts,
+        output: Output,
+        state: rounds.RunState,
+        more: bool,
+        say: Callable[[str], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.config = config
+        self.run_id = run_id
+        self.store = store
+        self.accounts = accounts
+        self.state = state
+        self.waiting_for = ""
+        self.ended: asyncio.Future[events.EndRun] = loop.create_future()
+        self.intake = Receiving(
+            store=store,
+            run_id=run_id,
+            max_bytes=closing.max_update_bytes,
+            check=self._check,
+            on_accepted=self._accepted,
+            on_refused=self._refused,
+            on_broken=lambda reason: self.dispatch(events.Broken(reason)),
+        )
+        self._members = members
+        self._versions = versions
+        self._closing = closing
+        self._output = output
+        self._more = more
+        self._tell = say
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._assigned: dict[int, Assignment] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opened_s = time.monotonic()
+
+    # what the service asks ------------------------------------------------------------------------------------
+
+    def dispatch(self, event: events.Event) -> None:
+        """Let something happen to the run."""
+        self.state, effects = rounds.step(self.state, event)
+        for effect in effects:
+            try:
+                HANDS[type(effect)](self, effect)
+            except FedpruneError as error:
+                log.error("run %s: %s", self.run_id, error)
+                self.dispatch(events.Broken(str(error)))
+                return
+
+    @property
+    def version(self) -> Version:
+        """The latest committed version."""
+        return self._versions.latest.version
+
+    def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:
+        """What to send to a client that holds one version and wants another."""
+        return self._versions.parts(held, want)
+
+    def failed(self, member: Member, assignment_id: int, reason: str) -> None:
+        """A client says that it cannot do what it was assigned."""
+        assignment = self._assigned.get(member.index)
+        if assignment is not None and assignment.assignment_id == assignment_id:
+            self.dispatch(events.Declined(member.index, reason))
+
+    # what the intake reports ----------------------------------------------------------------------------------
+
+    def _check(self, record: AssignmentRecord, begin: pb.Begin, data: memoryview) -> None:
+        self._closing.check(
+            record,
+            wire.version(begin.version),
+            data,
+            party=f"client {record.client}",
+            examples=begin.examples,
+        )
+
+    def _accepted(self, member: Member, receipt: ReceiptRecord, data: memoryview) -> None:
+        self.accounts.received(member, data)
+        if receipt.round == self.state.round:
+            self.dispatch(events.Accepted(member.index))
+
+    def _refused(self, member: Member, record: AssignmentRecord, reason: str) -> None:
+        if record.round == self.state.round:
+            self.dispatch(events.Declined(member.index, reason))
+
+    # effects --------------------------------------------------------------------------------------------------
+
+    def _freeze(self, effect: events.Freeze) -> None:
+        self.store.freeze_shards(self.run_id, {client: index for index, client in enumerate(effect.clients)})
+        self._output.clients = len(effect.clients)
+        self.store.set_run_state(self.run_id, RunState.RUNNING)
+        for client in effect.clients:
+            self._members[client].send(self._start_message(client))
+
+    def _start_message(self, client: int) -> pb.CoordinatorMessage:
+        shards = self.state.shards
+        start = pb.Start(
+            run_id=self.run_id,
+            run_name=self.config.run.name,
+            rounds=self.config.run.rounds,
+            shard=pb.Shard(index=shards.index(client), count=len(shards)),
+            roles=wire.role_numbers(self._closing.schema),
+            held_out=self.config.training.held_out,
+            seed=self.config.run.seed,
+        )
+        return pb.CoordinatorMessage(start=start)
+
+    def _greet(self, effect: events.Greet) -> None:
+        member = self._members[effect.client]
+        if not self.state.shards:
+            return
+        if not effect.admitted:
+            reason = "the shards of this run are given out; waiting for the next run"
+            member.send(pb.CoordinatorMessage(waiting=pb.Waiting(reason=reason)))
+            return
+        shards = {client: index for index, client in enumerate(self.state.shards)}
+        self.store.freeze_shards(self.run_id, shards)
+        member.send(self._start_message(effect.client))
+        if effect.working:
+            member.send(self._assignment_message(self._assigned[effect.client]))
+
+    @staticmethod
+    def _assignment_message(assignment: Assignment) -> pb.CoordinatorMessage:
+        return pb.CoordinatorMessage(assignment=wire.assignment_message(assignment))
+
+    def _open_round(self, effect: events.OpenRound) -> None:
+        self._opened_s = time.monotonic()
+        self.accounts.round = effect.round
+        record = RoundRecord(
+            run_id=self.run_id,
+            round=effect.round,
+            version=self._versions.latest.version,
+            deadline_s=self.config.clients.deadline_s,
+        )
+        records = self._assign(effect.round, effect.cohort, Work.TRAIN)
+        self.store.open_round(record, records)
+        self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
+        self._send_assignments(effect.cohort)
+
+    def _open_evaluation(self, effect: events.OpenEvaluation) -> None:
+        self.store.add_assignments(self._assign(effect.round, effect.cohort, Work.EVALUATE))
+        self._say(f"round {effect.round}: waiting for {len(effect.cohort)} evaluations")
+        self._send_assignments(effect.cohort)
+
+    def _assign(self, round_: int, cohort: tuple[int, ...], kind: Work) -> list[AssignmentRecord]:
+        first = self.store.next_assignment_id()
+        records = []
+        for number, client in enumerate(cohort):
+            assignment = self._assignment(first + number, round_, client, kind)
+            self._assigned[client] = assignment
+            records.append(
+                AssignmentRecord(
+                    run_id=self.run_id,
+                    assignment_id=assignment.assignment_id,
+                    round=round_,
+                    client=client,
+                    version=assignment.version,
+                    kind=kind,
+                    work=wire.assignment_message(assignment).SerializeToString(),
+                )
+            )
+        return records
+
+    def _assignment(self, assignment_id: int, round_: int, client: int, kind: Work) -> Assignment:
+        shard = self.state.shards.index(client)
+        work: WorkValue = plan.evaluate_work(self.config)
+        upload = UploadPlan()
+        if kind is Work.TRAIN:
+            work = plan.train_work(self.config, round_=round_, shard=shard)
+            upload = plan.upload_plan(self.config, round_=round_, shard=shard)
+        return Assignment(
+            assignment_id=assignment_id,
+            run_id=self.run_id,
+            round=round_,
+            version=self._versions.latest.version,
+            deadline_s=self.config.clients.deadline_s,
+            work=work,
+            plan=upload,
+        )
+
+    def _send_assignments(self, cohort: tuple[int, ...]) -> None:
+        for client in cohort:
+            member = self._members[client]
+            member.step = member.steps = 0
+            member.state = "working"
+            member.send(self._assignment_message(self._assigned[client]))
+
+    def _close_round(self, effect: events.CloseRound) -> None:
+        for client in effect.missing:
+            assignment = self._assigned[client]
+            cancel = pb.Cancel(assignment_id=assignment.assignment_id, reason=f"round {effect.round} is closed")
+            self._members[client].send(pb.CoordinatorMessage(cancel=cancel))
+        self._spawn(self._fold(effect.round))
+
+    async def _fold(self, round_: int) -> None:
+        self._say(f"round {round_}: aggregating {len(self.state.accepted)} updates")
+        try:
+            closed = await asyncio.to_thread(self._closing.close, round_)
+            await self._commit(round_, closed)
+        except FedpruneError as error:
+            self.dispatch(events.Broken(str(error)))
+            return
+        self.dispatch(events.Committed())
+
+    async def _commit(self, round_: int, closed: Closed) -> None:
+        transfers = self.accounts.transfers(updates=len(closed.receipts))
+        entries, socket = self.accounts.close_round()
+        row = self._output.round(
+            round_,
+            closed=closed,
+            cohort=self.state.cohort,
+            entries=entries,
+            socket=socket,
+            seconds=time.monotonic() - self._opened_s,
+            transfers=transfers,
+            evaluation_s=closed.evaluation_s,
+        )
+        record = closed.prepared.record
+        await asyncio.to_thread(self.store.commit_version, record, report_json=row.to_json(), entries=entries)
+        self._versions.adopt(closed.prepared)
+        if closed.proposal:
+            self._output.keep_mask(closed.prepared.mask)
+        if not self.state.rules.evaluates(round_):
+            self._output.publish(round_)
+
+    def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
+        receipts = self.store.freeze(self.run_id, effect.round, Work.EVALUATE)
+        score = average(receipts, [json.loads(r.metrics_json) for r in receipts])
+        row = self._output.evaluated(effect.round, score)
+        self.store.put_report(self.run_id, effect.round, row.to_json())
+        self._output.publish(effect.round)
+
+    def _set_timer(self, effect: events.SetTimer) -> None:
+        self._forget_timer(effect.name)
+        loop = asyncio.get_running_loop()
+        self._timers[effect.name] = loop.call_later(effect.seconds, self.dispatch, effect.event)
+
+    def _clear_timer(self, effect: events.ClearTimer) -> None:
+        self._forget_timer(effect.name)
+
+    def _forget_timer(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _say_effect(self, effect: events.Say) -> None:
+        self._say(effect.text)
+        self._tell(effect.text)
+        message = pb.CoordinatorMessage(waiting=pb.Waiting(reason=effect.text))
+        for member in self._members.connected:
+            if member.index not in self.state.pending:
+                member.send(message)
+
+    def _say(self, text: str) -> None:
+        self.waiting_for = text
+        log.info("%s: %s", self.run_id, text)
+
+    def _warn(self, effect: events.Warn) -> None:
+        log.warning("%s: %s", self.run_id, effect.text)
+        self._tell(effect.text)
+        self._output.warn(effect.text)
+
+    def _end_run(self, effect: events.EndRun) -> None:
+        for timer in list(self._timers):
+            self._forget_timer(timer)
+        self._spawn(self._finish(effect))
+
+    async def _finish(self, effect: events.EndRun) -> None:
+        entries, _ = self.accounts.close_round()
+        try:
+            await asyncio.to_thread(self._settle_store, effect, entries)
+        except FedpruneError as error:
+            log.error("run %s: %s", self.run_id, error)
+        summary = pb.RunEnd(run_id=self.run_id, summary=f"{effect.outcome}: {effect.reason}", more=self._more)
+        for member in self._members.connected:
+            member.state = "done"
+            member.send(pb.CoordinatorMessage(run_end=summary))
+        if not self.ended.done():
+            self.ended.set_result(effect)
+
+    def _settle_store(self, effect: events.EndRun, entries: list[Entry]) -> None:
+        self.store.append_entries(self.run_id, entries)
+        self._output.ended(effect, self._versions.latest, self.store.entries(self.run_id))
+        self.store.set_run_state(self.run_id, RunState(effect.outcome))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """A bug in a task must end the run loudly, not leave it waiting for ever."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("run %s broke", self.run_id, exc_info=error)
+            if not self.ended.done():
+                self.ended.set_exception(error)
+
+
+HANDS: dict[type[events.Effect], Callable[[Run, Any], None]] = {
+    events.Freeze: Run._freeze,
+    events.Greet: Run._greet,
+    events.OpenRound: Run._open_round,
+    events.CloseRound: Run._close_round,
+    events.OpenEvaluation: Run._open_evaluation,
+    events.CloseEvaluation: Run._close_evaluation,
+    events.SetTimer: Run._set_timer,
+    events.ClearTimer: Run._clear_timer,
+    events.Say: Run._say_effect,
+    events.Warn: Run._warn,
+    events.EndRun: Run._end_run,
+}

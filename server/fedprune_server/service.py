@@ -1,0 +1,122 @@
+"""The gRPC shell: streams in, coordinator calls, streams out. Nothing is decided here.
+
+Each handler reads who is calling, turns messages into values by `fedprune.wire`, and counts what it moved. All
+blocking work (disk, decoding) runs in threads; the event loop only shuffles messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fedprune import wire
+from fedprune.errors import RemoteError
+from fedprune.framing import MAX_CHUNK_BYTES, chunks
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune.v1 import coordinator_pb2_grpc as rpc
+from fedprune_server.coordinator import Coordinator
+from fedprune_server.intake import Intake
+from fedprune_server.interceptors import caller
+from fedprune_server.members import Member
+from fedprune_server.run import Run
+
+Context = Any  # grpc.aio.ServicerContext; its published type is generic in ways the generated base is not
+
+
+class CoordinatorService(rpc.CoordinatorServicer):
+    """`fedprune.v1.Coordinator`, over one `Coordinator`."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:
+        """Admit a client whose model is ours."""
+        reply = await self._coordinator.join(caller(), request)
+        member = self._coordinator.members.of(caller().identity)
+        self._coordinator.count(member, up=request.ByteSize(), down=reply.ByteSize())
+        return reply
+
+    async def Work(self, requests: AsyncIterator[pb.ClientMessage], context: Context) -> AsyncIterator[Any]:
+        """The long-lived stream. It ends when either side closes it, or a newer one of the same client opens."""
+        member = self._coordinator.members.of(caller().identity)
+        queue = self._coordinator.attach(member, caller().peer)
+        listening = asyncio.create_task(self._listen(member, requests, queue))
+        try:
+            while (message := await queue.get()) is not None:
+                self._coordinator.count(
+                    member, down=message.ByteSize(), heartbeat=message.WhichOneof("event") == "heartbeat"
+                )
+                yield message
+        finally:
+            listening.cancel()
+            self._coordinator.detach(member, queue)
+
+    async def _listen(
+        self, member: Member, requests: AsyncIterator[pb.ClientMessage], queue: asyncio.Queue[Any]
+    ) -> None:
+        try:
+            async for message in requests:
+                self._coordinator.hear(member, message)
+        finally:
+            queue.put_nowait(None)
+
+    async def Pull(self, request: pb.PullRequest, context: Context) -> AsyncIterator[pb.PullReply]:
+        """Send the parts that bring the caller from what it holds to what it wants."""
+        member = self._coordinator.members.of(caller().identity)
+        run = self._coordinator.run_of(request.run_id)
+        self._coordinator.count(member, up=request.ByteSize())
+        parts = run.parts(wire.held_version(request), wire.version(request.want))
+        run.accounts.pulls += bool(parts) and request.part == 0
+        for number, part in enumerate(parts):
+            if number < request.part:
+                continue
+            resumed = request.offset if part.digest == request.part_sha256 else 0
+            header = wire.part_header(part, number=number, count=len(parts))
+            self._coordinator.count(member, down=header.ByteSize())
+            yield pb.PullReply(header=header)
+            data = run.store.blobs.open(part.digest)
+            sent = resumed
+            try:
+                for chunk in chunks(data, offset=resumed, chunk_bytes=run.config.network.chunk_bytes):
+                    yield pb.PullReply(chunk=chunk)
+                    sent += len(chunk)
+            finally:
+                run.accounts.sent(member, part, data, start=resumed, end=sent)
+
+    async def Submit(self, requests: AsyncIterator[pb.SubmitRequest], context: Context) -> AsyncIterator[Any]:
+        """One result: where to go on, then its bytes, then the receipt."""
+        member = self._coordinator.members.of(caller().identity)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("content") != "begin":
+            raise RemoteError("a submission starts with what it is", party=member.party, expected="begin")
+        run = self._coordinator.run_of(first.begin.run_id)
+        intake = await run.intake.begin(member, first.begin)
+        self._coordinator.count(member, up=first.begin.ByteSize())
+        if intake.receipt is None:
+            yield pb.SubmitReply(offset=intake.offset)
+            position = 0 if first.begin.eager else intake.offset
+            async for request in requests:
+                position = await self._append(run, intake, request, position)
+            await run.intake.finish(intake)
+        assert intake.receipt is not None
+        self._coordinator.count(member, down=intake.receipt.ByteSize())
+        yield pb.SubmitReply(receipt=intake.receipt)
+
+    async def _append(self, run: Run, intake: Intake, request: pb.SubmitRequest, position: int) -> int:
+        data = request.chunk
+        if not 0 < len(data) <= MAX_CHUNK_BYTES:
+            raise RemoteError(
+                "chunk size out of range", party=intake.member.party, seen=len(data), expected=f"1 to {MAX_CHUNK_BYTES}"
+            )
+        run.accounts.received_again(intake.member, min(len(data), max(0, intake.offset - position)))
+        await run.intake.append(intake, position, data)
+        return position + len(data)
+
+    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusReply:
+        """What is going on."""
+        return self._coordinator.status()
+
+    async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:
+        """End the current run after what is committed."""
+        return self._coordinator.stop(request.reason or f"asked by {caller().identity}", shutdown=request.shutdown)
