@@ -43,7 +43,7 @@ def seeded(seed: int) -> Iterator[None]:
 
     Dropout and augmentation draw from them, and the same work must give the same weights."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed walks the stack: a millisecond a round
     np.random.seed(seed % (1 << 32))
     random.seed(seed)
     try:
