@@ -7,13 +7,18 @@ refused with the tensor's name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedprune.codec.base import Array
+from fedprune.codec.base import Array, Shape
+from fedprune.codec.places import Places
 from fedprune.errors import LocalError
 from fedprune.mask import Bits, Indices, Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def flat(tensors: Mapping[str, Array], spec: TensorSpec) -> Array:
@@ -62,3 +67,23 @@ def gather(sources: Sequence[Array], places: Sequence[Indices | None]) -> Array:
             source.take(at, out=out[start : start + count], mode="clip")
         start += count
     return out
+
+
+def space_shapes(specs: Sequence[TensorSpec], mask: Mask | None) -> list[Shape]:
+    """The index space of a segment, tensor by tensor: the tensor itself, or one row of what is alive under a mask."""
+    shapes = []
+    for spec in specs:
+        places = alive_places(mask, spec)
+        shapes.append(Shape.of(spec) if places is None else Shape(1, places.size))
+    return shapes
+
+
+def cuts(kept: Places | None, shapes: Sequence[Shape]) -> list[int]:
+    """Where each tensor's values end in a segment; `kept` are the places that travel, None for all."""
+    ends = np.cumsum([shape.size for shape in shapes], dtype=np.intp)
+    return [int(end) for end in (ends if kept is None else np.searchsorted(kept.indices, ends))]
+
+
+def split(values: NDArray[Scalar], ends: Sequence[int]) -> list[NDArray[Scalar]]:
+    """Views of `values`, one a tensor."""
+    return [values[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]

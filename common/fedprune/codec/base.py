@@ -7,6 +7,7 @@ written down in docs/format.md.
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
@@ -43,6 +44,11 @@ class Positions(IntEnum):
     REF = 1
     BITMAP = 2
     CSR = 3
+    ROWS_COLUMNS = 4
+    GAP = 5
+    RICE = 6
+    XOR = 7
+    PARTS = 8
 
 
 class Values(IntEnum):
@@ -52,9 +58,21 @@ class Values(IntEnum):
     RAW = 1
     PLANES = 2
     DIFFERENCE = 3
+    FLOAT16 = 4
+    BFLOAT16 = 5
+    INT8 = 6
+    INT4 = 7
+    TERNARY = 8
 
 
-PLAN_VALUES = ("lossless",)
+LOSSY = {
+    "fp16": Values.FLOAT16,
+    "bf16": Values.BFLOAT16,
+    "int8": Values.INT8,
+    "int4": Values.INT4,
+    "ternary": Values.TERNARY,
+}
+PLAN_VALUES = ("lossless", *LOSSY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +90,7 @@ class Plan:
     rng: np.random.Generator | None = None
     exact: tuple[str, ...] = ()
     positions: Positions | None = None
-    link_bytes_per_s: float = 2.5e6
+    link_bytes_per_s: float = 1e6
 
     def __post_init__(self) -> None:
         if self.values not in PLAN_VALUES:
@@ -145,14 +163,33 @@ class Packed(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """One tensor's part of an index space, seen as a matrix."""
+    """One tensor's part of an index space: [rows, columns, depth], what follows the second axis laid together."""
 
     rows: int
     columns: int
+    depth: int = 1
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> Shape:
+        """The whole tensor; with fewer than two axes it is one row."""
+        if len(spec.shape) < 2:
+            return cls(1, spec.size)
+        return cls(spec.shape[0], spec.shape[1], prod(spec.shape[2:]))
 
     @property
     def size(self) -> int:
+        """Number of places."""
         return prod(self)
+
+    @property
+    def width(self) -> int:
+        """Columns of the matrix [rows, rest]."""
+        return self.columns * self.depth
+
+
+def space_size(shapes: Sequence[Shape]) -> int:
+    """Number of places in the space that `shapes` make up end to end."""
+    return sum(shape.size for shape in shapes)
 
 
 class Cursor:

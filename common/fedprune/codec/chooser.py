@@ -1,28 +1,93 @@
-"""Which coding a segment takes: the smallest that was measured, ties to the simpler.
+"""Which coding a segment takes: by bytes on the link and time at both ends, then by what was measured.
 
-Every candidate is encoded and weighed. Order in the candidate list is order of simplicity, and only a strictly
-smaller one replaces what came before.
+A model of each coding (bytes and nanoseconds from the size of the space and the number of places, constants measured
+on one core) says which are worth trying; those are encoded, and their real length decides. Candidates stand in order
+of simplicity, and only one that costs strictly less replaces what came before. The clock is not asked: the same input
+gives the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log2
 
 from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
-from fedprune.codec.base import Array, Plan, Positions, Shape, Values
-from fedprune.mask import Indices
+from fedprune.codec.base import Array, Plan, Positions, Shape, Values, space_size
+from fedprune.codec.places import Places
 
 SAMPLE_VALUES = 1 << 16
+WORTH_TRYING = 1.3  # places of real nets have structure: an estimate this much above the best may still win
+RICE_PLACES = 1 << 12
 
 
-def choose_positions(indices: Indices, shapes: Sequence[Shape], plan: Plan) -> tuple[Positions, list[bytes]]:
-    """The coding and bytes of `indices` in the space of `shapes`."""
-    candidates = [Positions.BITMAP, Positions.CSR] if plan.positions is None else [plan.positions]
-    return min(
-        ((coding, position_codings.CODINGS[coding].encode(indices, shapes)) for coding in candidates),
-        key=lambda choice: sum(map(len, choice[1])),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One coding of a set of places: its bytes, and what they cost on the plan's link with the time at both ends."""
+
+    coding: Positions
+    parts: list[bytes]
+    cost_s: float
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return sum(map(len, self.parts))
+
+
+def choose_positions(places: Places, shapes: Sequence[Shape], plan: Plan) -> Choice:
+    """The best coding of `places` in the space of `shapes`, or the one that the plan asks for."""
+    return min(alternatives(places, shapes, plan), key=lambda choice: choice.cost_s)
+
+
+def alternatives(places: Places, shapes: Sequence[Shape], plan: Plan) -> list[Choice]:
+    """Every coding that was tried, simplest first."""
+    if plan.positions is not None:
+        return [_try(plan.positions, places, shapes, plan)]
+    if places.count == space_size(shapes):
+        return [_try(Positions.ALL, places, shapes, plan)]
+    size, count = space_size(shapes), places.count
+    costs = {c: _cost_s(c, estimate_bytes(c, size, count), size, count, plan) for c in _candidates(count)}
+    bound = WORTH_TRYING * min(costs.values())
+    return [_try(coding, places, shapes, plan) for coding, cost in costs.items() if cost <= bound]
+
+
+def _candidates(count: int) -> list[Positions]:
+    short = [Positions.RICE] if count < RICE_PLACES else []
+    return [Positions.BITMAP, *short, Positions.GAP]
+
+
+def _try(coding: Positions, places: Places, shapes: Sequence[Shape], plan: Plan) -> Choice:
+    parts = position_codings.CODINGS[coding].encode(places, shapes)
+    cost = _cost_s(coding, sum(map(len, parts)), space_size(shapes), places.count, plan)
+    return Choice(coding=coding, parts=parts, cost_s=cost)
+
+
+def entropy_bytes(size: int, count: int) -> float:
+    """n H(p) / 8: what `count` random places out of `size` weigh at least."""
+    if not 0 < count < size:
+        return 0.0
+    p = count / size
+    return -size * (p * log2(p) + (1 - p) * log2(1 - p)) / 8
+
+
+def estimate_bytes(coding: Positions, size: int, count: int) -> float:
+    """Length of a coding for random places."""
+    bound = entropy_bytes(size, count)
+    if coding is Positions.BITMAP:
+        return min(size / 8, max(bound * 1.01, size / 64) + 80)
+    return bound * 1.03 + 9 if coding is Positions.RICE else bound * 1.01 + 60
+
+
+def _cost_s(coding: Positions, length: float, size: int, count: int, plan: Plan) -> float:
+    """Seconds on the link plus encoding and decoding, in the order of what docs/codec-bench.md measures."""
+    time_ns = {
+        Positions.BITMAP: 0.6 * size,
+        Positions.GAP: 0.3 * size + 20 * count,
+        Positions.RICE: 0.3 * size + 30 * count,
+    }
+    return length / plan.link_bytes_per_s + time_ns.get(coding, 0.0) * 1e-9
 
 
 def choose_lossless(values: Array, dtype: str, base: Array | None) -> tuple[Values, list[bytes]]:

@@ -93,6 +93,16 @@ def short_digest(digest: str) -> bytes:
     return bytes.fromhex(digest)[:DIGEST_BYTES]
 
 
+def check_same(what: str, theirs: bytes | None, ours: bytes | None) -> None:
+    """Raise `VersionError` when two short digests differ, None standing for nothing held."""
+    if theirs != ours:
+        raise VersionError(
+            f"the frame was made against another {what}",
+            seen=theirs.hex() if theirs else "none",
+            expected=ours.hex() if ours else "none",
+        )
+
+
 def write(header: Header, segments: Iterable[Coded]) -> Iterator[bytes]:
     """The frame, part by part; each segment may be thrown away before the next is made."""
     head = _header_bytes(header)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from fedprune.codec import chooser, container
+from fedprune.codec import chooser, container, diff
 from fedprune.codec import positions as position_codings
-from fedprune.codec.base import Content, Cursor, Limits, Plan, Positions, Shape, Values
+from fedprune.codec.arrays import cuts, split
+from fedprune.codec.base import Content, Cursor, Limits, Plan, Positions, Shape, Values, space_size
 from fedprune.codec.grouping import Groups, group
+from fedprune.codec.places import Places
+from fedprune.codec.positions import is_rows_columns
 from fedprune.errors import DecodeError, DigestError, LimitError, LocalError, VersionError
 from fedprune.mask import Bits, Mask
 from fedprune.tensor import Schema, TensorSpec, Version
 
 SINGLE = "mask"
+WORTH_WHOLE = 0.25  # changed share of the alive weights from which the whole mask is tried beside the difference
 
 
 def encode_mask_set(mask: Mask, *, base: Mask | None = None, plan: Plan | None = None) -> bytes:
@@ -23,7 +28,9 @@ def encode_mask_set(mask: Mask, *, base: Mask | None = None, plan: Plan | None =
     if base is not None and base.schema.digest != mask.schema.digest:
         raise LocalError("the base mask is of another model", seen=base.schema.digest, expected=mask.schema.digest)
     specs = mask.schema.prunable
-    groups = group([None] * len(specs), [spec.size for spec in specs])
+    kinds = [_kind(mask.alive[spec.name], Shape.of(spec)) for spec in specs]
+    sizes = [0 if kind == "lines" else spec.size for kind, spec in zip(kinds, specs, strict=True)]
+    groups = group(kinds, sizes)
     header = container.Header(
         content=Content.MASK,
         version=Version(mask=mask.version),
@@ -34,7 +41,7 @@ def encode_mask_set(mask: Mask, *, base: Mask | None = None, plan: Plan | None =
         segments=len(groups.members),
     )
     sink = io.BytesIO()
-    sink.writelines(container.write(header, _segments(mask, groups, plan or Plan())))
+    sink.writelines(container.write(header, _segments(mask, base, kinds, groups, plan or Plan())))
     return sink.getvalue()
 
 
@@ -55,9 +62,10 @@ def decode_mask_set(
     limits.check(size=len(view), elements=sum(spec.size for spec in schema.prunable))
     frame = container.parse(view)
     groups = _check_header(frame.header, schema, version, base)
+    held = base if frame.header.base is not None else None
     alive: dict[str, Bits] = {}
     for segment, members in zip(frame.segments, groups.members, strict=True):
-        alive.update(_decode(segment, [schema.prunable[m] for m in members]))
+        alive.update(_decode(segment, [schema.prunable[m] for m in members], held))
     ordered = {spec.name: alive[spec.name] for spec in schema.prunable}
     mask = Mask(schema=schema, version=frame.header.version.mask, alive=ordered)
     if container.short_digest(mask.fingerprint) != frame.header.mask:
@@ -89,32 +97,55 @@ def _single(bits: Bits) -> Mask:
     return Mask(schema=_single_schema(bits.shape), version=0, alive={SINGLE: bits})
 
 
-def _segments(mask: Mask, groups: Groups, plan: Plan) -> Iterator[container.Coded]:
+def _kind(bits: Bits, shape: Shape) -> str:
+    """Tensors of one kind share index spaces: nothing pruned, pruned by whole rows and columns, anything else."""
+    if bits.all():
+        return "full"
+    lines = (shape.rows + shape.columns) / 8
+    # the test for lines costs a look at a few rows, unless they are there
+    if lines < chooser.entropy_bytes(bits.size, int(np.count_nonzero(bits))) and is_rows_columns(bits, shape):
+        return "lines"
+    return "single"
+
+
+def _segments(mask: Mask, base: Mask | None, kinds: list[str], groups: Groups, plan: Plan) -> Iterator[container.Coded]:
     for members in groups.members:
         specs = [mask.schema.prunable[m] for m in members]
-        bits = [mask.alive[spec.name].reshape(-1) for spec in specs]
-        indices = np.flatnonzero(bits[0] if len(bits) == 1 else np.concatenate(bits))
-        if indices.size == sum(spec.size for spec in specs):
-            coding, parts = Positions.ALL, list[bytes]()
-        else:
-            coding, parts = chooser.choose_positions(indices, [Shape(*spec.matrix_shape) for spec in specs], plan)
-        yield container.Coded(positions=coding, values=Values.NONE, count=indices.size, places=parts)
+        shapes = [Shape.of(spec) for spec in specs]
+        choices = _alternatives(mask, base, kinds[members[0]], specs, shapes, plan)
+        best = min(choices, key=lambda choice: choice.cost_s)
+        count = sum(int(np.count_nonzero(mask.alive[spec.name])) for spec in specs)
+        yield container.Coded(positions=best.coding, values=Values.NONE, count=count, places=best.parts)
+
+
+def _alternatives(
+    mask: Mask, base: Mask | None, kind: str, specs: list[TensorSpec], shapes: list[Shape], plan: Plan
+) -> list[chooser.Choice]:
+    bits = _laid_out(mask, specs)
+    if base is not None and plan.positions is None:
+        held = _laid_out(base, specs)
+        against = diff.alternatives(bits, held, plan)
+        if np.count_nonzero(bits ^ held) < WORTH_WHOLE * np.count_nonzero(bits):
+            return against
+    else:
+        against = []
+    if kind == "lines" and plan.positions is None:
+        plan = replace(plan, positions=Positions.ROWS_COLUMNS)
+    return [*against, *chooser.alternatives(Places.of_bits(bits), shapes, plan)]
+
+
+def _laid_out(mask: Mask, specs: list[TensorSpec]) -> Bits:
+    bits = [mask.alive[spec.name].reshape(-1) for spec in specs]
+    return bits[0] if len(bits) == 1 else np.concatenate(bits)
 
 
 def _check_header(header: container.Header, schema: Schema, version: int | None, base: Mask | None) -> Groups:
     if header.content is not Content.MASK or header.mask is None:
         raise DecodeError("an update where a mask was expected", seen=header.content.name.lower())
-    for what, theirs, ours in (
-        ("model", header.schema, container.short_digest(schema.digest)),
-        ("base mask", header.base, None if base is None else container.short_digest(base.fingerprint)),
-    ):
-        if theirs != ours and theirs is not None:
-            raise VersionError(
-                f"the mask was made against another {what}",
-                seen=theirs.hex(),
-                expected=ours.hex() if ours else "none",
-                next_step="Ask for the whole mask",
-            )
+    container.check_same("model", header.schema, container.short_digest(schema.digest))
+    if header.base is not None:
+        held = None if base is None else container.short_digest(base.fingerprint)
+        container.check_same("base mask", header.base, held)
     if version is not None and header.version.mask != version:
         raise VersionError("another mask version", seen=header.version.mask, expected=version)
     if len(header.owner) != len(schema.prunable):
@@ -122,20 +153,22 @@ def _check_header(header: container.Header, schema: Schema, version: int | None,
     return Groups(owner=header.owner)
 
 
-def _decode(segment: container.Segment, specs: list[TensorSpec]) -> Iterator[tuple[str, Bits]]:
-    shapes = [Shape(*spec.matrix_shape) for spec in specs]
-    size = position_codings.space_size(shapes)
+def _decode(segment: container.Segment, specs: list[TensorSpec], base: Mask | None) -> Iterator[tuple[str, Bits]]:
+    shapes = [Shape.of(spec) for spec in specs]
+    size = space_size(shapes)
     if segment.count > size:
         raise LimitError("more alive weights than there are", seen=segment.count, expected=f"at most {size}")
     if segment.values is not Values.NONE or segment.scales or segment.body:
         raise DecodeError("values in a mask")
     segment.check()
     cursor = Cursor(segment.places)
-    indices = position_codings.CODINGS[segment.positions].decode(cursor, segment.count, shapes)
+    if segment.positions not in (Positions.REF, Positions.XOR, Positions.PARTS):
+        bits = position_codings.CODINGS[segment.positions].decode(cursor, segment.count, shapes).bits
+    elif base is None:
+        raise DecodeError("a difference in a mask that names no base")
+    else:
+        bits = diff.decode(segment.positions, cursor, segment.count, shapes, _laid_out(base, specs))
     cursor.done()
-    bits = np.zeros(size, np.bool_)
-    bits[slice(None) if indices is None else indices] = True
-    start = 0
-    for spec in specs:
-        yield spec.name, bits[start : start + spec.size].reshape(spec.shape)
-        start += spec.size
+    ends = cuts(None, shapes)
+    for spec, own in zip(specs, split(bits, ends), strict=True):
+        yield spec.name, own.reshape(spec.shape).view(np.bool_)

@@ -1,8 +1,8 @@
-"""Which places of an index space are meant: a set of positions as bytes, and back.
+"""Which places of an index space are meant: a set of places as bytes, and back.
 
 The space is what both ends know: the elements of one or more tensors laid end to end, restricted to the alive ones
-where both hold the mask. A coding never says how long its space is or how many positions there are: the segment
-header does, and the receiver checks both before it gets here.
+where both hold the mask. A coding never says how long its space is or how many places there are: the segment header
+does, and the receiver checks both before it gets here.
 """
 
 from __future__ import annotations
@@ -13,78 +13,106 @@ from typing import Protocol
 import numpy as np
 
 from fedprune.codec import entropy
-from fedprune.codec.base import Cursor, Positions, Shape
+from fedprune.codec.base import Cursor, Positions, Shape, space_size
+from fedprune.codec.gaps import Gap, Rice
+from fedprune.codec.places import Places
 from fedprune.errors import DecodeError
-from fedprune.mask import Indices
+from fedprune.mask import Bits, Indices
 
 
 class PositionCoding(Protocol):
-    """`indices` [count] ascending, over the space that `shapes` make up end to end."""
+    """`places` in the space that `shapes` make up end to end; `count` of them."""
 
-    def encode(self, indices: Indices, shapes: Sequence[Shape]) -> list[bytes]: ...
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]: ...
 
-    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Indices | None: ...
+    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places: ...
 
 
 class Everything:
-    """`all` and `ref`: nothing travels, every place of the space is meant."""
+    """Nothing travels, every place of the space is meant."""
 
-    def encode(self, indices: Indices, shapes: Sequence[Shape]) -> list[bytes]:
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
         return []
 
-    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> None:
+    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
         if count != space_size(shapes):
             raise DecodeError("fewer positions than the space has", seen=count, expected=space_size(shapes))
+        return Places.everything(count)
 
 
 class Bitmap:
     """One bit a place, most significant first, Huffman-coded where it pays."""
 
-    def encode(self, indices: Indices, shapes: Sequence[Shape]) -> list[bytes]:
-        bits = np.zeros(space_size(shapes), np.bool_)
-        bits[indices] = True
-        return entropy.pack(np.packbits(bits))
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
+        return entropy.pack(np.packbits(places.bits))
 
-    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Indices:
-        size = space_size(shapes)
-        packed = np.empty(-(-size // 8), np.uint8)
-        entropy.unpack(cursor, packed)
-        if size % 8 and packed[-1] & (0xFF >> size % 8):
-            raise DecodeError("a bitmap has bits beyond its end")
-        indices = np.flatnonzero(np.unpackbits(packed, count=size).view(np.bool_))
-        return _counted(indices, count)
+    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
+        return _counted(Places.of_bits(_unpack_bits(cursor, space_size(shapes))), count)
+
+
+class RowsColumns:
+    """Whole rows and columns, as channel pruning leaves them: two bits for each pair of axes, not one an element."""
+
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
+        lines = []
+        for bits, shape in _split_bits(places.bits, shapes):
+            block = bits.reshape(shape)
+            lines += [block.any(axis=(1, 2)), block.any(axis=(0, 2))]
+        return entropy.pack(np.packbits(np.concatenate(lines)))
+
+    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
+        lines = _unpack_bits(cursor, sum(shape.rows + shape.columns for shape in shapes))
+        bits = np.empty(space_size(shapes), np.bool_)
+        start = 0
+        for block, shape in _split_bits(bits, shapes):
+            middle, end = start + shape.rows, start + shape.rows + shape.columns
+            block.reshape(shape)[...] = lines[start:middle, None, None] & lines[None, middle:end, None]
+            start = end
+        return _counted(Places.of_bits(bits), count)
 
 
 class Csr:
     """Row lengths, then columns, as the narrowest integers that hold them: what other programs know."""
 
-    def encode(self, indices: Indices, shapes: Sequence[Shape]) -> list[bytes]:
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
         parts = []
-        for part, shape in _split(indices, shapes):
-            rows, columns = np.divmod(part, max(shape.columns, 1))
+        for indices, shape in _split(places.indices, shapes):
+            rows, columns = np.divmod(indices, max(shape.width, 1))
             lengths = np.bincount(rows, minlength=shape.rows)
-            parts += [lengths.astype(_narrowest(shape.columns)).tobytes()]
-            parts += [columns.astype(_narrowest(shape.columns - 1)).tobytes()]
+            parts += [lengths.astype(_narrowest(shape.width)).tobytes()]
+            parts += [columns.astype(_narrowest(shape.width - 1)).tobytes()]
         return parts
 
-    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Indices:
-        parts, start = [], 0
+    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
+        parts, start = [np.empty(0, np.intp)], 0
         for shape in shapes:
-            lengths = _take(cursor, shape.rows, _narrowest(shape.columns))
-            columns = _take(cursor, int(lengths.sum()), _narrowest(shape.columns - 1))
-            if columns.size and int(columns.max()) >= shape.columns:
-                raise DecodeError("a column is outside its row", seen=int(columns.max()), expected=shape.columns)
-            parts.append(start + np.repeat(np.arange(shape.rows) * shape.columns, lengths) + columns)
+            lengths = _take(cursor, shape.rows, _narrowest(shape.width))
+            columns = _take(cursor, int(lengths.sum()), _narrowest(shape.width - 1))
+            if columns.size and int(columns.max()) >= shape.width:
+                raise DecodeError("a column is outside its row", seen=int(columns.max()), expected=shape.width)
+            parts.append(start + np.repeat(np.arange(shape.rows) * shape.width, lengths) + columns)
             start += shape.size
-        indices = np.concatenate(parts) if parts else np.empty(0, np.intp)
+        indices = np.concatenate(parts)
         if indices.size > 1 and not bool((indices[1:] > indices[:-1]).all()):
             raise DecodeError("columns are not ascending")
-        return _counted(indices, count)
+        return _counted(Places.of_indices(indices, start), count)
 
 
-def space_size(shapes: Sequence[Shape]) -> int:
-    """Number of places in the space that `shapes` make up end to end."""
-    return sum(shape.size for shape in shapes)
+def is_rows_columns(bits: Bits, shape: Shape) -> bool:
+    """True when the alive places of one tensor are exactly some rows times some columns."""
+    block = bits.reshape(shape)
+    some = next((row for row in block[: shape.rows] if row.any()), None)
+    if some is None:
+        return True
+    columns = some.any(axis=1)
+    if not np.array_equal(some, np.broadcast_to(columns[:, None], some.shape)):
+        return False
+    return all(not row.any() or np.array_equal(row, some) for row in block)
+
+
+def _split_bits(bits: Bits, shapes: Sequence[Shape]) -> list[tuple[Bits, Shape]]:
+    ends = np.cumsum([shape.size for shape in shapes])
+    return [(bits[end - shape.size : end], shape) for end, shape in zip(ends, shapes, strict=True)]
 
 
 def _split(indices: Indices, shapes: Sequence[Shape]) -> list[tuple[Indices, Shape]]:
@@ -96,6 +124,14 @@ def _split(indices: Indices, shapes: Sequence[Shape]) -> list[tuple[Indices, Sha
     ]
 
 
+def _unpack_bits(cursor: Cursor, size: int) -> Bits:
+    packed = np.empty(-(-size // 8), np.uint8)
+    entropy.unpack(cursor, packed)
+    if size % 8 and packed[-1] & (0xFF >> size % 8):
+        raise DecodeError("a bitmap has bits beyond its end")
+    return np.unpackbits(packed, count=size).view(np.bool_)
+
+
 def _narrowest(largest: int) -> np.dtype[np.unsignedinteger]:
     return np.min_scalar_type(max(largest, 0)).newbyteorder("<")
 
@@ -104,16 +140,20 @@ def _take(cursor: Cursor, count: int, dtype: np.dtype[np.unsignedinteger]) -> In
     return np.frombuffer(cursor.take(count * dtype.itemsize), dtype).astype(np.intp)
 
 
-def _counted(indices: Indices, count: int) -> Indices:
-    if indices.size != count:
-        raise DecodeError("another number of positions than announced", seen=indices.size, expected=count)
-    return indices
+def _counted(places: Places, count: int) -> Places:
+    if places.count != count:
+        raise DecodeError("another number of positions than announced", seen=places.count, expected=count)
+    return places
 
 
+# `xor` and `parts` stand on these: they are in diff.py, since they need a base mask.
 CODINGS: dict[Positions, PositionCoding] = {
     Positions.ALL: Everything(),
     Positions.REF: Everything(),
     Positions.BITMAP: Bitmap(),
     Positions.CSR: Csr(),
+    Positions.ROWS_COLUMNS: RowsColumns(),
+    Positions.GAP: Gap(),
+    Positions.RICE: Rice(),
 }
-assert set(CODINGS) == set(Positions), "a position coding without code"
+assert set(CODINGS) == set(Positions) - {Positions.XOR, Positions.PARTS}, "a position coding without code"

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from fedprune.codec import container
+from fedprune.codec import container, lossy
 from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
-from fedprune.codec.arrays import alive_places, as_mask, flat, gather
-from fedprune.codec.base import Array, Content, Cursor, Limits, Packed, Positions, Values, mask_count
+from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
+from fedprune.codec.base import Array, Content, Cursor, Limits, Packed, Positions, Shape, Values, mask_count
 from fedprune.codec.grouping import Groups
-from fedprune.codec.updates import space_shapes
+from fedprune.codec.places import Places
 from fedprune.errors import DecodeError, LimitError, VersionError
 from fedprune.mask import Bits, Indices, Mask
 from fedprune.tensor import Schema, TensorSpec, Version
@@ -87,9 +87,9 @@ class UpdateReader:
         header = self._frame.header
         if header.content is Content.MASK:
             raise DecodeError("a mask where an update was expected")
-        _same("model", header.schema, container.short_digest(self._schema.digest))
+        container.check_same("model", header.schema, container.short_digest(self._schema.digest))
         mine = None if self._mask is None else container.short_digest(self._mask.fingerprint)
-        _same("mask", header.mask, mine)
+        container.check_same("mask", header.mask, mine)
         if len(header.owner) != len(self._schema):
             raise DecodeError("another number of tensors", seen=len(header.owner), expected=len(self._schema))
 
@@ -101,8 +101,10 @@ class UpdateReader:
             raise DecodeError("tensors of different dtypes in one segment")
         if segment.positions in (Positions.ALL, Positions.REF) and segment.count != space:
             raise DecodeError("fewer values than the tensors have", seen=segment.count, expected=space)
-        if segment.values is Values.NONE:
-            raise DecodeError("a segment without values in an update")
+        if segment.values is Values.NONE or segment.positions in (Positions.XOR, Positions.PARTS):
+            raise DecodeError("a mask's coding in an update")
+        if segment.values in lossy.CODINGS and specs[0].dtype != "float32":
+            raise DecodeError("a coding with loss for a tensor that must stay whole", seen=specs[0].dtype)
         if segment.values is Values.RAW and len(segment.body) != segment.count * specs[0].numpy_dtype.itemsize:
             raise DecodeError("raw values of another length", seen=len(segment.body))
 
@@ -111,19 +113,28 @@ class UpdateReader:
         specs = [self._schema.tensors[m] for m in self._groups.members[number]]
         segment.check()
         shapes = space_shapes(specs, self._mask)
-        cursor = Cursor(segment.places)
-        kept = position_codings.CODINGS[segment.positions].decode(cursor, segment.count, shapes)
-        cursor.done()
-        values = self._values(segment, specs, kept)
-        return list(_cut(values, kept, specs, self._mask))
+        kept = None
+        if segment.positions not in (Positions.ALL, Positions.REF):
+            cursor = Cursor(segment.places)
+            kept = position_codings.CODINGS[segment.positions].decode(cursor, segment.count, shapes)
+            cursor.done()
+        ends = cuts(kept, shapes)
+        values = split(self._values(segment, specs, kept, ends), ends)
+        return [Packed(at, part) for at, part in zip(self._indices(specs, shapes, kept, ends), values, strict=True)]
 
-    def _values(self, segment: container.Segment, specs: list[TensorSpec], kept: Indices | None) -> Array:
-        values = value_codings.empty(segment.count, specs[0].dtype)
-        base = self._base_values(specs, kept) if segment.values is Values.DIFFERENCE else None
-        cursor = Cursor(segment.body)
-        value_codings.CODINGS[segment.values].decode(cursor, values, specs[0].dtype, base)
+    def _values(
+        self, segment: container.Segment, specs: list[TensorSpec], kept: Places | None, ends: list[int]
+    ) -> Array:
+        values, dtype = value_codings.empty(segment.count, specs[0].dtype), specs[0].dtype
+        cursor, scales = Cursor(segment.body), Cursor(segment.scales)
+        if segment.values in lossy.CODINGS:
+            lossy.CODINGS[segment.values].decode(scales, cursor, split(lossy.floats(values), ends))
+        else:
+            base = self._base_values(specs, kept) if segment.values is Values.DIFFERENCE else None
+            value_codings.CODINGS[segment.values].decode(cursor, values, dtype, base)
         cursor.done()
-        if specs[0].dtype == "bool" and bool((values.view(np.uint8) > 1).any()):
+        scales.done()
+        if dtype == "bool" and bool((values.view(np.uint8) > 1).any()):
             raise DecodeError("a truth value that is neither 0 nor 1")
         if segment.proof is not None and zlib.crc32(values.data) != segment.proof:
             raise VersionError(
@@ -132,12 +143,25 @@ class UpdateReader:
             )
         return values
 
-    def _base_values(self, specs: list[TensorSpec], kept: Indices | None) -> Array:
+    def _indices(
+        self, specs: list[TensorSpec], shapes: list[Shape], kept: Places | None, ends: list[int]
+    ) -> Iterator[Indices | None]:
+        """Places inside each tensor of a segment, from places in the segment's space."""
+        if kept is None:
+            yield from [None] * len(specs)
+            return
+        start = 0
+        for spec, shape, own in zip(specs, shapes, split(kept.indices, ends), strict=True):
+            alive = alive_places(self._mask, spec)
+            yield own - start if alive is None else alive.take(own - start)
+            start += shape.size
+
+    def _base_values(self, specs: list[TensorSpec], kept: Places | None) -> Array:
         if self._base is None:
             raise VersionError("values are coded against a base that we do not hold", seen=str(self.version))
         places = [alive_places(self._mask, spec) for spec in specs]
         base = gather([flat(self._base, spec) for spec in specs], places)
-        return base if kept is None else base.take(kept)
+        return base if kept is None else base.take(kept.indices)
 
 
 def decode_update(
@@ -159,28 +183,3 @@ def decode_update(
             array.fill(0)
     reader.into(arrays)
     return arrays
-
-
-def _cut(values: Array, kept: Indices | None, specs: list[TensorSpec], mask: Mask | None) -> Iterator[Packed]:
-    """Give each tensor of a segment its share of the values, with places of its own."""
-    start = first = 0
-    for spec in specs:
-        places = alive_places(mask, spec)
-        end = start + (spec.size if places is None else places.size)
-        if kept is None:
-            yield Packed(None, values[start:end])
-        else:
-            last = int(np.searchsorted(kept, end))
-            own = kept[first:last] - start
-            yield Packed(own if places is None else places.take(own), values[first:last])
-            first = last
-        start = end
-
-
-def _same(what: str, theirs: bytes | None, ours: bytes | None) -> None:
-    if theirs != ours:
-        raise VersionError(
-            f"the frame was made against another {what}",
-            seen=theirs.hex() if theirs else "none",
-            expected=ours.hex() if ours else "none",
-        )

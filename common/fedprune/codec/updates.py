@@ -11,14 +11,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from fedprune.codec import chooser, container
-from fedprune.codec.arrays import alive_places, as_mask, flat, gather
-from fedprune.codec.base import Array, Content, Plan, Positions, Shape, Values
+from fedprune.codec import chooser, container, lossy
+from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
+from fedprune.codec.base import LOSSY, Array, Content, Plan, Positions, Shape, Values
 from fedprune.codec.grouping import Groups, group
+from fedprune.codec.places import Places
 from fedprune.errors import LocalError
-from fedprune.mask import Bits, Indices, Mask
+from fedprune.mask import Bits, Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 
 DENSE_SHARE = 0.97  # above it, positions cost more than the zeros they leave out
@@ -108,33 +107,42 @@ def _segment(specs: list[TensorSpec], has_base: bool, source: _Source) -> contai
     if has_base and source.base is not None:
         base = gather([flat(source.base, spec) for spec in specs], places)
     shapes = space_shapes(specs, source.mask)
-    coding, position_parts, kept = _positions(values, shapes, specs, source)
+    choice, kept = _positions(values, shapes, specs, source)
     if kept is not None:
-        values, base = values.take(kept), None if base is None else base.take(kept)
-    value_coding, body = chooser.choose_lossless(values, specs[0].dtype, base)
-    proof = zlib.crc32(values.data) if value_coding is Values.DIFFERENCE else None
+        values, base = values.take(kept.indices), None if base is None else base.take(kept.indices)
+    coding, scales, body = _values(values, cuts(kept, shapes), base, specs, source.plan)
     return container.Coded(
-        positions=coding, values=value_coding, count=values.size, places=position_parts, body=body, proof=proof
+        positions=choice.coding,
+        values=coding,
+        count=values.size,
+        places=choice.parts,
+        scales=scales,
+        body=body,
+        proof=zlib.crc32(values.data) if coding is Values.DIFFERENCE else None,
     )
+
+
+def _values(
+    values: Array, ends: list[int], base: Array | None, specs: list[TensorSpec], plan: Plan
+) -> tuple[Values, list[bytes], list[bytes]]:
+    """The coding, scales and symbols of a segment's values; with loss only where that is smaller than raw."""
+    if plan.is_lossy_for(specs[0]):
+        coding = LOSSY[plan.values]
+        names = [spec.name for spec in specs]
+        scales, body = lossy.CODINGS[coding].encode(split(lossy.floats(values), ends), names, plan.rng)
+        if sum(map(len, (*scales, *body))) < values.nbytes:
+            return coding, scales, body
+    coding, body = chooser.choose_lossless(values, specs[0].dtype, base)
+    return coding, [], body
 
 
 def _positions(
     values: Array, shapes: list[Shape], specs: list[TensorSpec], source: _Source
-) -> tuple[Positions, list[bytes], Indices | None]:
+) -> tuple[chooser.Choice, Places | None]:
     if source.mask is None or source.plan.sparse:
         words = values.view(f"<u{values.dtype.itemsize}")  # bit patterns: -0.0 is not left out
-        alive = words != 0
-        if np.count_nonzero(alive) <= DENSE_SHARE * values.size and values.size:
-            kept = np.flatnonzero(alive)
-            return *chooser.choose_positions(kept, shapes, source.plan), kept
+        kept = Places.of_bits(words != 0)
+        if values.size and kept.count <= DENSE_SHARE * values.size:
+            return chooser.choose_positions(kept, shapes, source.plan), kept
     masked = source.mask is not None and any(spec.role is Role.PRUNABLE for spec in specs)
-    return (Positions.REF if masked else Positions.ALL), [], None
-
-
-def space_shapes(specs: list[TensorSpec], mask: Mask | None) -> list[Shape]:
-    """The index space of a segment, tensor by tensor: its matrix view, or one row of what is alive under a mask."""
-    shapes = []
-    for spec in specs:
-        places = alive_places(mask, spec)
-        shapes.append(Shape(*spec.matrix_shape) if places is None else Shape(1, places.size))
-    return shapes
+    return chooser.Choice(coding=Positions.REF if masked else Positions.ALL, parts=[], cost_s=0.0), None

@@ -47,14 +47,14 @@ class Planes:
         parts = []
         for start in range(0, words.size, BLOCK_VALUES):
             block = words[start : start + BLOCK_VALUES]
-            parts += _pack_planes(_rotate(block) if dtype in FLOAT_DTYPES else block)
+            parts += pack_planes(_rotate(block) if dtype in FLOAT_DTYPES else block)
         return parts
 
     def decode(self, cursor: Cursor, out: Array, dtype: str, base: Array | None) -> None:
         words = _words(out)
         for start in range(0, words.size, BLOCK_VALUES):
             block = words[start : start + BLOCK_VALUES]
-            _unpack_planes(cursor, block)
+            unpack_planes(cursor, block)
             if dtype in FLOAT_DTYPES:
                 _unrotate(block)
 
@@ -69,7 +69,7 @@ class Difference:
         for start in range(0, words.size, BLOCK_VALUES):
             cut = slice(start, start + BLOCK_VALUES)
             distance = _ladder(words[cut], dtype) - _ladder(origin[cut], dtype)
-            parts += _pack_planes(_zigzag(distance))
+            parts += pack_planes(_zigzag(distance))
         return parts
 
     def decode(self, cursor: Cursor, out: Array, dtype: str, base: Array | None) -> None:
@@ -78,7 +78,7 @@ class Difference:
         words, origin = _words(out), _words(base)
         for start in range(0, words.size, BLOCK_VALUES):
             cut = slice(start, start + BLOCK_VALUES)
-            _unpack_planes(cursor, words[cut])
+            unpack_planes(cursor, words[cut])
             step = _unzigzag(words[cut])
             words[cut] = _from_ladder(_ladder(origin[cut], dtype) + step, dtype)
 
@@ -130,7 +130,8 @@ def _unzigzag(words: Words) -> Words:
     return _words(words >> 1 ^ (~(words & 1) + 1))
 
 
-def _pack_planes(words: Words) -> list[bytes]:
+def pack_planes(words: Words) -> list[bytes]:
+    """The bytes of `words` [n], plane by plane, lowest first, each a stream of its own."""
     columns = words.view(np.uint8).reshape(words.size, words.dtype.itemsize)
     parts = []
     for plane in range(words.dtype.itemsize):
@@ -138,7 +139,8 @@ def _pack_planes(words: Words) -> list[bytes]:
     return parts
 
 
-def _unpack_planes(cursor: Cursor, out: Words) -> None:
+def unpack_planes(cursor: Cursor, out: Words) -> None:
+    """Fill `out` with what `pack_planes` wrote."""
     columns = out.view(np.uint8).reshape(out.size, out.dtype.itemsize)
     plane = np.empty(out.size, np.uint8)
     for index in range(out.dtype.itemsize):
@@ -151,4 +153,3 @@ CODINGS: dict[Values, ValueCoding] = {
     Values.PLANES: Planes(),
     Values.DIFFERENCE: Difference(),
 }
-assert set(CODINGS) == set(Values) - {Values.NONE}, "a value coding without code"

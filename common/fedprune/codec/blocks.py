@@ -1,0 +1,142 @@
+"""Scales of blocks: one byte each, an eighth of an octave a step below the largest value of the segment.
+
+float16 scales, the usual choice, underflow on updates and take two bytes that Huffman cannot shrink. A byte of
+logarithm spans 31 octaves at 4 % coarser steps on average, and costs about half a byte after Huffman.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprune.codec import entropy
+from fedprune.codec.base import Cursor
+from fedprune.errors import DecodeError, LocalError
+
+Floats = NDArray[np.float32]
+STEPS_PER_OCTAVE = 8
+NOTHING = 255  # the scale of a block without values worth sending
+HEADROOM = 1 + 2.0**-20  # a scale is this much above the block's largest value: rounding never passes the last level
+LARGEST = 2.0**126  # above it the last level could overflow float32
+SMALLEST = 2.0**-100  # below it a reciprocal would overflow float32
+CHUNK_VALUES = 1 << 15
+
+# 2^(-i/8), i = 0..7, as float32: written out, so that every machine decodes the same bits.
+_EIGHTHS = np.array(
+    [0x3F800000, 0x3F6AC0C7, 0x3F5744FD, 0x3F45672A, 0x3F3504F3, 0x3F25FED7, 0x3F1837F0, 0x3F0B95C2], "<u4"
+).view("<f4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """`top`, the scale of the segment, and how far below it each block is [blocks]; blocks start anew with a tensor."""
+
+    top: np.float32
+    scale_codes: NDArray[np.uint8]
+    block: int
+
+    @classmethod
+    def of(cls, values: Sequence[Floats], names: Sequence[str], block: int) -> Blocks:
+        """The scales that fit; raises `LocalError` naming the tensor when a value is not finite."""
+        peaks = [_peaks(tensor, block) for tensor in values]
+        for peak, name in zip(peaks, names, strict=True):
+            check_size(float(peak.max(initial=0.0)), name)
+        every = np.concatenate([*peaks, np.empty(0)]) * HEADROOM
+        top = np.float32(every.max(initial=0.0) * HEADROOM)
+        return cls(top=top, scale_codes=_scale_codes(every, float(top)), block=block)
+
+    @property
+    def scales(self) -> Floats:
+        """The largest value that each block can hold [blocks]."""
+        steps = self.scale_codes.astype(np.int32)
+        scales: Floats = np.ldexp(_EIGHTHS[steps % STEPS_PER_OCTAVE], -(steps // STEPS_PER_OCTAVE)) * self.top
+        scales[self.scale_codes == NOTHING] = 0
+        return scales
+
+    def parts(self) -> list[bytes]:
+        """The bytes that travel: `top` as float32, then a stream of one symbol a block."""
+        return [self.top.astype("<f4").tobytes(), *entropy.pack(self.scale_codes)]
+
+    def codes(
+        self, values: Sequence[Floats], levels: int, rng: np.random.Generator | None
+    ) -> Iterator[NDArray[np.int8]]:
+        """Integers of -levels to levels, chunk by chunk: each value in steps of its block's scale over `levels`."""
+        scales = self.scales
+        with np.errstate(divide="ignore"):
+            steps = np.where(scales > 0, np.float32(levels) / scales, np.float32(0))
+        for chunk, scale in self._chunks(values, steps):
+            yield rounded(chunk * scale, rng)
+
+    def values(self, codes: NDArray[np.int8], levels: int, outs: Sequence[Floats]) -> None:
+        """Write what `codes` mean into `outs`."""
+        steps = self.scales / np.float32(levels)
+        start = 0
+        for out, scale in self._chunks(outs, steps):
+            np.multiply(codes[start : start + out.size].reshape(out.shape), scale, out=out)
+            start += out.size
+
+    def _chunks(self, tensors: Sequence[Floats], steps: Floats) -> Iterator[tuple[Floats, Floats]]:
+        """Views of whole blocks with a factor each, [blocks, block] and [blocks, 1]; the rest of a tensor as one."""
+        first = 0
+        for tensor in tensors:
+            whole = tensor.size // self.block
+            per_chunk = CHUNK_VALUES // self.block
+            for at in range(0, whole, per_chunk):
+                end = min(at + per_chunk, whole)
+                rows = tensor[at * self.block : end * self.block].reshape(-1, self.block)
+                yield rows, steps[first + at : first + end, None]
+            if tensor.size % self.block:
+                yield tensor[whole * self.block :].reshape(1, -1), steps[first + whole : first + whole + 1, None]
+            first += -(-tensor.size // self.block)
+
+
+def read_blocks(cursor: Cursor, sizes: Sequence[int], block: int) -> Blocks:
+    """The scales of tensors of `sizes` values, as `Blocks.parts` wrote them."""
+    top = np.frombuffer(cursor.take(4), "<f4")[0]
+    if not 0 <= top <= LARGEST:
+        raise DecodeError("a scale is out of bounds", seen=float(top), expected=f"0 to {LARGEST:g}")
+    codes = np.empty(sum(-(-size // block) for size in sizes), np.uint8)
+    entropy.unpack(cursor, codes)
+    return Blocks(top=np.float32(top), scale_codes=codes, block=block)
+
+
+def check_size(peak: float, name: str) -> None:
+    """Raise `LocalError` when a tensor's largest magnitude is not finite, or too large for the codings with loss."""
+    if not peak < LARGEST:
+        raise LocalError(
+            f"tensor {name!r} has values that cannot be quantised",
+            seen=peak,
+            expected=f"finite and below {LARGEST:g}",
+            next_step="Lower the learning rate, or name the tensor in `exact`",
+        )
+
+
+def rounded(values: Floats, rng: np.random.Generator | None) -> NDArray[np.int8]:
+    """To the nearest integer, or stochastically: up with the probability of the fraction, to within 2^-17."""
+    if rng is None:
+        return np.rint(values).astype(np.int8).reshape(-1)
+    dither = rng.integers(0, 1 << 16, values.size, np.uint16).astype(np.float32)
+    dither *= np.float32(2.0**-16)
+    dither += np.float32(2.0**-17)
+    dither += values.reshape(-1)
+    return np.floor(dither, out=dither).astype(np.int8)
+
+
+def _peaks(tensor: Floats, block: int) -> NDArray[np.float64]:
+    """The largest magnitude of every block, NaN where there is one."""
+    whole = tensor.size // block
+    rows = tensor[: whole * block].reshape(whole, block)
+    peaks = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0)).astype(np.float64)
+    rest = tensor[whole * block :]
+    return np.append(peaks, np.abs(rest).max()) if rest.size else peaks
+
+
+def _scale_codes(peaks: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
+    """The largest step below `top` that still covers each peak."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.floor(STEPS_PER_OCTAVE * np.log2(top / peaks))
+    worth = (peaks > SMALLEST) & (steps < NOTHING)
+    return np.where(worth, steps, NOTHING).astype(np.uint8)

@@ -1,0 +1,222 @@
+"""Values within a stated error: small floats, integers in blocks with a scale, signs with one scale.
+
+Every coding works tensor by tensor inside a segment, so that no scale is shared between tensors, and refuses what is
+not finite with the tensor's name. Decoded values are a pure function of the bytes, the same bits on every machine:
+scales are float32 products of a number that travels and one of eight constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import frexp
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprune.codec import entropy
+from fedprune.codec.base import Array, Cursor, Values
+from fedprune.codec.blocks import Blocks, check_size, read_blocks, rounded
+from fedprune.codec.values import BLOCK_VALUES, pack_planes, unpack_planes
+from fedprune.codec.values import CODINGS as LOSSLESS
+from fedprune.errors import DecodeError
+
+Floats = NDArray[np.float32]
+Generator = np.random.Generator | None
+Parts = tuple[list[bytes], list[bytes]]
+
+MAX_SHIFT = 126  # 2^126 and its reciprocal are both normal float32
+TERNARY_PER_BYTE = 5
+TERNARY_THRESHOLD = 0.7  # of the mean magnitude: near the best three levels for weights (Li et al. 2016, eq. 6)
+
+
+class LossyCoding(Protocol):
+    """`values`: the float32 tensors of a segment; scales and symbols are counted apart. Names are for messages."""
+
+    def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts: ...
+
+    def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None: ...
+
+
+class Float16:
+    """float16 of the values times a power of two, which keeps the largest below 2^15: no subnormals in updates."""
+
+    def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts:
+        scales, body = [], []
+        for tensor, name in zip(values, names, strict=True):
+            shift = min(15 - frexp(_largest(tensor, name))[1], MAX_SHIFT)
+            scales.append(shift.to_bytes(1, "little", signed=True))
+            for block in _blocks_of(tensor):
+                body += pack_planes(_rotate((block * np.float32(2.0**shift)).astype("<f2").view("<u2")))
+        return scales, body
+
+    def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
+        for out in outs:
+            shift = int.from_bytes(scales.take(1), "little", signed=True)
+            if not -MAX_SHIFT <= shift <= MAX_SHIFT:
+                raise DecodeError("a power of two is out of bounds", seen=shift, expected=f"at most {MAX_SHIFT}")
+            for block in _blocks_of(out):
+                words = np.empty(block.size, "<u2")
+                unpack_planes(body, words)
+                with np.errstate(over="ignore"):
+                    np.multiply(_unrotate(words).view("<f2"), np.float32(2.0**-shift), out=block)
+                _check_finite(block)
+
+
+class BFloat16:
+    """The upper half of a float32, rounded to nearest, ties to even; or stochastically."""
+
+    def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts:
+        body = []
+        for tensor, name in zip(values, names, strict=True):
+            _largest(tensor, name)
+            for block in _blocks_of(tensor):
+                words = block.view("<u4")
+                low = (words >> 16 & 1) + 0x7FFF if rng is None else rng.integers(0, 1 << 16, words.size, np.uint32)
+                body += pack_planes(_rotate((words + low >> 16).astype("<u2")))
+        return [], body
+
+    def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
+        for out in outs:
+            for block in _blocks_of(out):
+                words = np.empty(block.size, "<u2")
+                unpack_planes(body, words)
+                block.view("<u4")[:] = _unrotate(words).astype("<u4") << 16
+                _check_finite(block)
+
+
+class Int8:
+    """Codes of -127 to 127 in blocks of 128 with a scale each."""
+
+    block = 128
+    levels = 127
+
+    def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts:
+        blocks = Blocks.of(values, names, self.block)
+        codes = np.concatenate([*blocks.codes(values, self.levels, rng), np.empty(0, np.int8)])
+        return blocks.parts(), entropy.pack(self._symbols(codes))
+
+    def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
+        blocks = read_blocks(scales, [out.size for out in outs], self.block)
+        codes = self._codes(body, sum(out.size for out in outs))
+        blocks.values(codes, self.levels, outs)
+
+    def _symbols(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+        return codes.view(np.uint8)
+
+    def _codes(self, body: Cursor, count: int) -> NDArray[np.int8]:
+        symbols = np.empty(count, np.uint8)
+        entropy.unpack(body, symbols)
+        return symbols.view(np.int8)
+
+
+class Int4(Int8):
+    """Codes of -7 to 7 in blocks of 32; two to a byte, the first in the low half, before Huffman sees them."""
+
+    block = 32
+    levels = 7
+
+    def _symbols(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+        padded = np.zeros(-(-codes.size // 2) * 2, np.uint8)
+        padded[: codes.size] = codes.view(np.uint8) & 15
+        padded[1::2] <<= 4
+        return padded[::2] | padded[1::2]
+
+    def _codes(self, body: Cursor, count: int) -> NDArray[np.int8]:
+        symbols = np.empty(-(-count // 2), np.uint8)
+        entropy.unpack(body, symbols)
+        codes = np.empty(2 * symbols.size, np.int8)
+        codes[::2] = symbols.view(np.int8) << 4
+        codes[1::2] = symbols.view(np.int8)
+        codes >>= 4
+        return codes[:count]
+
+
+class Ternary:
+    """Minus, zero or plus one scale for each tensor: the largest magnitude when rounded stochastically (TernGrad,
+    Wen et al. 2017), else the mean of what is above the threshold."""
+
+    def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts:
+        scales, codes = [], [np.empty(0, np.int8)]
+        for tensor, name in zip(values, names, strict=True):
+            top = np.float32(_largest(tensor, name))
+            if rng is None:
+                sizes = np.abs(tensor)
+                kept = sizes > TERNARY_THRESHOLD * (sizes.mean() if sizes.size else 0)
+                top = np.float32(sizes[kept].mean()) if kept.any() else np.float32(0)
+                codes.append(np.where(kept, np.sign(tensor), 0).astype(np.int8))
+            else:
+                shrunk = tensor / top if top else np.zeros_like(tensor)
+                codes.append(rounded(shrunk, rng).clip(-1, 1))
+            scales.append(top.astype("<f4").tobytes())
+        return scales, entropy.pack(_fives(np.concatenate(codes)))
+
+    def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
+        tops = np.frombuffer(scales.take(4 * len(outs)), "<f4")
+        _check_finite(tops)
+        count = sum(out.size for out in outs)
+        symbols = np.empty(-(-count // TERNARY_PER_BYTE), np.uint8)
+        entropy.unpack(body, symbols)
+        codes, start = _from_fives(symbols), 0
+        for out, top in zip(outs, tops, strict=True):
+            np.multiply(codes[start : start + out.size], top, out=out)
+            start += out.size
+
+
+def floats(values: Array) -> Floats:
+    """The same memory as float32, which it is: only tensors of that dtype get here."""
+    return values.view("<f4")
+
+
+def _largest(values: Floats, name: str) -> float:
+    """The largest magnitude, 0 for none; raises `LocalError` when a value is not finite."""
+    top = float(np.maximum(values.max(initial=0), -values.min(initial=0)))
+    check_size(top, name)
+    return top
+
+
+def _blocks_of(values: Floats) -> Iterator[Floats]:
+    """Views of at most `BLOCK_VALUES` values."""
+    for start in range(0, values.size, BLOCK_VALUES):
+        yield values[start : start + BLOCK_VALUES]
+
+
+def _check_finite(values: Floats) -> None:
+    if not bool(np.isfinite(values).all()):
+        raise DecodeError("a value is not finite where none can be")
+
+
+def _rotate(words: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    return (words << 1 | words >> 15).view(np.uint16)
+
+
+def _unrotate(words: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    return (words >> 1 | words << 15).view(np.uint16)
+
+
+def _fives(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    digits = np.ones(-(-codes.size // TERNARY_PER_BYTE) * TERNARY_PER_BYTE, np.uint8)
+    digits[: codes.size] = (codes + 1).view(np.uint8)
+    rows = digits.reshape(-1, TERNARY_PER_BYTE)
+    symbols = rows[:, 0].copy()
+    for place in range(1, TERNARY_PER_BYTE):
+        symbols += rows[:, place] * np.uint8(3**place)
+    return symbols
+
+
+def _from_fives(symbols: NDArray[np.uint8]) -> NDArray[np.int8]:
+    if symbols.size and int(symbols.max()) >= 3**TERNARY_PER_BYTE:
+        raise DecodeError("five signs that are none", seen=int(symbols.max()))
+    places = 3 ** np.arange(TERNARY_PER_BYTE)
+    table = (np.arange(3**TERNARY_PER_BYTE)[:, None] // places % 3 - 1).astype(np.int8)
+    return table.take(symbols, axis=0).reshape(-1)
+
+
+CODINGS: dict[Values, LossyCoding] = {
+    Values.FLOAT16: Float16(),
+    Values.BFLOAT16: BFloat16(),
+    Values.INT8: Int8(),
+    Values.INT4: Int4(),
+    Values.TERNARY: Ternary(),
+}
+assert set(CODINGS) | set(LOSSLESS) == set(Values) - {Values.NONE}, "a value coding without code"
