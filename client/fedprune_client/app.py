@@ -28,6 +28,10 @@ State = Annotated[
     Path,
     typer.Option(metavar="DIR", help="What must survive a restart: this client's identity and sealed results."),
 ]
+Checked = Annotated[Path, typer.Argument(metavar="TASK", help="Your task file.")]
+Index = Annotated[int, typer.Option(min=0, help="Which client to try the task as.")]
+Count = Annotated[int, typer.Option(min=1, help="Of how many clients.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads for training; 0 leaves it to torch.")]
 
 
@@ -50,6 +54,23 @@ def run(
     from fedprune_client.start import run_client
 
     raise typer.Exit(run_client(config))
+
+
+@app.command()
+def check(task: Checked, data: Data = None, index: Index = 0, count: Count = 1, as_json: Json = False) -> None:
+    """Try a task file on this machine alone: functions, one batch, and what the model weighs dense and pruned.
+
+    \b
+    Example: fedprune check task.py
+             fedprune check task.py --data /srv/scans --count 4
+    """
+    from fedprune_client import check as checks
+
+    report = checks.check(task, data=data, index=index, count=count)
+    if as_json:
+        commands.print_json(report.as_dict())
+    else:
+        typer.echo(checks.describe(report))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

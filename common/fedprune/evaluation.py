@@ -51,7 +51,7 @@ def evaluate(
     with seeded(0), torch.no_grad():
         for batch in guarded(batches(data, batch_size, None), reading):
             count = examples_in(batch)
-            for name, value in _measure(task, model, batch).items():
+            for name, value in measure(task, model, batch).items():
                 sums[name] = sums.get(name, 0.0) + value * count
             examples += count
     return Evaluated(examples=examples, metrics={name: total / examples for name, total in sums.items()})
@@ -72,7 +72,8 @@ def scalar_loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
     return loss
 
 
-def _measure(task: Task, model: nn.Module, batch: Any) -> dict[str, float]:
+def measure(task: Task, model: nn.Module, batch: Any) -> dict[str, float]:
+    """Loss and metrics of one batch, checked to be numbers; gradients and modes are the caller's affair."""
     loss = float(scalar_loss(task, model, batch))
     if task.metrics is None:
         return {"loss": loss}

@@ -26,6 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 app.command("server")(server.serve)
 app.command("client")(client.run)
+app.command("check")(client.check)
 app.command("health")(server.health)
 
 
