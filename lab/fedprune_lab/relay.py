@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -87,6 +90,23 @@ class Relay:
         finally:
             _hang_up(writer, reset=not whole)
             _hang_up(far_writer, reset=not whole)
+
+
+@contextmanager
+def relay_in_background(target_host: str, target_port: int) -> Iterator[Relay]:
+    """A relay in a thread of its own, for a program that has no event loop."""
+    relay = Relay(target_host, target_port)
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        runner.run(relay.__aenter__())
+        thread = threading.Thread(target=loop.run_forever, name="relay")
+        thread.start()
+        try:
+            yield relay
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            runner.run(relay.__aexit__(None, None, None))
 
 
 class _Connection:

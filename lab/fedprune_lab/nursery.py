@@ -1,0 +1,100 @@
+"""Starts several `fedprune` command lines from one warm process, and ends with them.
+
+Five programs that each import torch keep two cores busy for ten seconds and more; importing once and forking takes
+two. It is run as `python -m fedprune_lab.nursery`, in a session of its own. The first line on stdin says what to
+start; a line on stdout tells each start and each end. When stdin closes, whoever asked for all this is gone, however
+it went: then the whole process group is killed.
+
+Forking happens before any thread and any gRPC object exists. Where forking a warm process is not safe (macOS), the
+programs are started cold instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import TextIO
+
+from fedprune_lab import cli
+
+# The first step of an optimizer imports torch._dynamo.
+WARM_MODULES = ("torch._dynamo", "fedprune_server.serve", "fedprune_client.runner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One command line of `fedprune`; what it prints goes to the file `log`."""
+
+    name: str
+    arguments: list[str]
+    log: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A job is over; `code` is its exit code, negative for the signal that killed it."""
+
+    name: str
+    code: int
+
+
+def encode(jobs: list[Job], *, warm: bool) -> str:
+    """The line that a nursery is asked with."""
+    return json.dumps({"warm": warm, "jobs": [asdict(job) for job in jobs]}) + "\n"
+
+
+def main(asked: TextIO, told: TextIO) -> None:
+    """Start what is asked for and tell of its end, job by job."""
+    plan = json.loads(asked.readline() or '{"jobs": []}')
+    jobs = [Job(**job) for job in plan["jobs"]]
+    start = _fork if plan.get("warm") else _spawn
+    if start is _fork:
+        for module in WARM_MODULES:
+            import_module(module)
+    names = {start(job): job.name for job in jobs}
+    # Asked to end, the jobs end; we stay until the last of them has.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(asked,), daemon=True).start()
+    while names:
+        pid, status = os.wait()
+        ended = Ended(name=names.pop(pid), code=os.waitstatus_to_exitcode(status))
+        print(json.dumps(asdict(ended)), file=told, flush=True)
+
+
+def _fork(job: Job) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        quiet = os.open(os.devnull, os.O_RDONLY)
+        for target, source in ((0, quiet), (1, log), (2, log)):
+            os.dup2(source, target)
+        code = cli.run(job.arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Not sys.exit: what the parent has on its stack is none of ours.
+        os._exit(code)
+
+
+def _spawn(job: Job) -> int:
+    with open(job.log, "ab") as log:
+        command = [sys.executable, "-c", f"from fedprune_lab import cli; raise SystemExit(cli.run({job.arguments!r}))"]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log).pid
+
+
+def _die_with(asked: TextIO) -> None:
+    asked.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.stdin, sys.stdout)
