@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from fedprune import __version__, wire
 from fedprune.codec import CODEC_VERSION
-from fedprune.errors import StaleError, VersionError
+from fedprune.errors import StaleError, UnavailableError, VersionError
 from fedprune.tensor import Schema
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events
@@ -158,7 +158,7 @@ class Coordinator:
 
     def _running(self) -> Run:
         if self.run is None:
-            raise StaleError("no run is on", next_step="Try again in a moment")
+            raise UnavailableError("no run is on yet", next_step="The client tries again by itself")
         return self.run
 
 
