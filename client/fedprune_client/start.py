@@ -34,15 +34,18 @@ def run_client(config: ClientConfig) -> int:
     with ExitStack() as held:
         identity, folder = take_place(config.state, config.name, held)
 
+        def say(text: str) -> None:
+            print(f"{identity}: {text}", file=sys.stderr, flush=True)
+
         async def work() -> None:
             runner = Runner(
-                link=Link(config.server, identity),
+                link=Link(config.server, identity, say=say),
                 task=loaded,
                 model=model,
                 schema=signature(model),
                 data=config.data,
                 outbox=Outbox(folder / "outbox"),
-                say=lambda text: print(f"{identity}: {text}", file=sys.stderr, flush=True),
+                say=say,
             )
             await runner.run()
 

@@ -8,7 +8,6 @@ jitter, and what is being waited for is said.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -25,13 +24,13 @@ from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_client.outbox import Result
 from fedprune_client.replica import Replica
 
-log = logging.getLogger("fedprune.client")
-
 IDENTITY_KEY = "fedprune-identity"
 CONTROL_TIMEOUT_S = 10.0
 # A transfer that makes no progress for this long is broken off and resumed.
 STALL_S = 30.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+# Someone may be watching a client that looks for its coordinator.
+LONGEST_JOIN_DELAY_S = 5.0
 # Up to here an upload goes out with its announcement, without waiting to be told where to begin.
 EAGER_BYTES = 1 << 19
 
@@ -66,8 +65,9 @@ Apply = Callable[[Part, memoryview], Awaitable[None]]
 class Link:
     """The connection of one client, under one identity."""
 
-    def __init__(self, server: str, identity: str) -> None:
+    def __init__(self, server: str, identity: str, *, say: Callable[[str], None]) -> None:
         self.server = server
+        self._say = say
         self._identity = ((IDENTITY_KEY, identity),)
         self._channel = grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
         self._stub = rpc.CoordinatorStub(self._channel)
@@ -83,7 +83,7 @@ class Link:
             reply: pb.JoinReply = await self._stub.Join(request, metadata=self._identity, timeout=CONTROL_TIMEOUT_S)
             return reply
 
-        return await self._persist("joining", call)
+        return await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S)
 
     async def work(self, outgoing: AsyncIterator[pb.ClientMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
         """One work stream, until it breaks or ends; raises `UnavailableError` when it breaks."""
@@ -149,8 +149,10 @@ class Link:
         answer: pb.SubmitReply = reply
         return answer
 
-    async def _persist(self, doing: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Repeat a call until it succeeds or is refused for good; full jitter, growing up to half a minute."""
+    async def _persist(
+        self, doing: str, call: Callable[[], Awaitable[Answer]], *, longest_s: float = LONGEST_DELAY_S
+    ) -> Answer:
+        """Repeat a call until it succeeds or is refused for good; full jitter, growing up to `longest_s`."""
         delay = FIRST_DELAY_S
         while True:
             try:
@@ -160,9 +162,9 @@ class Link:
                 if not isinstance(trouble, UnavailableError):
                     raise trouble from error
                 pause = random.uniform(0, delay)
-                log.warning("%s; %s again in %.1f s", trouble, doing, pause)
+                self._say(f"{doing}: {trouble}; again in {pause:.1f} s")
                 await asyncio.sleep(pause)
-                delay = min(delay * 2, LONGEST_DELAY_S)
+                delay = min(delay * 2, longest_s)
 
 
 class _Download:
@@ -242,5 +244,10 @@ def as_error(error: Exception, server: str) -> FedpruneError:
         return error
     if isinstance(error, grpc.aio.AioRpcError) and error.code() not in PASSING:
         return RemoteError(error.details() or error.code().name, party=server)
-    reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "no answer in time"
-    return UnavailableError("the coordinator cannot be reached", party=server, seen=reason or "connection lost")
+    return UnavailableError("no answer from the coordinator", party=server, seen=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """gRPC's account of a failed connection, without its repetitions."""
+    details = error.details() if isinstance(error, grpc.aio.AioRpcError) else "no answer in time"
+    return (details or "connection lost").rpartition(": ")[2].lower()

@@ -52,6 +52,7 @@ def pruning_plan(config: RunConfig) -> PruningPlan:
         end=pruning.end,
         every=pruning.every,
         floors=Floors(weights=pruning.floor, share=pruning.floor_share),
+        recovery_rounds=0,
     )
 
 

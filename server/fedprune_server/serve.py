@@ -75,6 +75,12 @@ class Server:
     port: int = 0
     outcomes: list[EndRun] = field(default_factory=list)
 
+    def check(self) -> None:
+        """Raise what is wrong with any of the runs, before a client waits for it."""
+        for config in self.configs:
+            Pruner(plan.pruning_plan(config), config.run.rounds).check(self.workshop.schema_for(config))
+            self.workshop.first_arrays(config)
+
     async def run(self) -> bool:
         """Serve all runs; True when every one of them finished."""
         coordinator = Coordinator(
@@ -154,7 +160,6 @@ class Server:
     ) -> Run:
         schema = self.workshop.schema_for(config)
         pruner = Pruner(plan.pruning_plan(config), config.run.rounds)
-        pruner.check(schema)
         run_id = f"{config.run.name}-{uuid.uuid4().hex[:8]}"
         store.create_run(
             RunRecord(run_id=run_id, name=config.run.name, config_toml=config.to_toml(), schema_digest=schema.digest)
@@ -251,6 +256,7 @@ def serve(
         watch=watch or print_round,
         say=lambda text: print(f"fedprune: {text}", file=sys.stderr, flush=True),
     )
+    server.check()
     return 0 if asyncio.run(server.run()) else 1
 
 
