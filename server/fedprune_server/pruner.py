@@ -1,21 +1,55 @@
 """Proposes the next mask.
 
-The pruner is asked once a round, after the aggregate of that round is known and before it is committed. It answers
-from the round alone, by a schedule fixed at the start, so it has no state that a crash could lose: the coordinator
-that restarts asks again and gets the same answer. It decides nothing about clients; it commits nothing.
+The pruner is asked once a round, after the aggregate of that round is known and before it is committed (and once with
+round 0, before the first). It answers from the round, the weights and the mask, by a schedule fixed at the start, so a
+coordinator that restarts asks again and gets the same answer. Only Beta posteriors have a memory, which the store
+keeps (`beliefs`). It decides nothing about clients and commits nothing: what it needs of them it says (`needs`), and
+whether a proposal was good is for the controller to judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.errors import LocalError
 from fedprune.mask import Mask
-from fedprune.pruning import LayerDecision, PruningPlan, check_floors, keep_count, magnitudes, select, steps
+from fedprune.pruning import (
+    CostShare,
+    LayerDecision,
+    PruningPlan,
+    Selection,
+    Share,
+    budget,
+    check_model,
+    magnitudes,
+    select,
+    steps,
+)
+from fedprune.pruning.beliefs import Beliefs, Judged
+from fedprune.pruning.budgets import absolute_threshold, mean_threshold
+from fedprune.pruning.chain import synflow_mask
+from fedprune.pruning.floors import Scores
+from fedprune.pruning.regrowth import GrowthVote, exchange, exchange_counts, exchange_share, tally_growth
+from fedprune.pruning.schedules import exchange_rounds, last_exchange
+from fedprune.pruning.scores import FROM_CLIENTS, lamp, randoms, within_rows
+from fedprune.pruning.votes import Ballot, merge
 from fedprune.tensor import Schema
+
+Weights = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What the clients must compute before `propose` can answer: scores by `method`, whole; or, where `grow` is not
+    empty, the indices of that many of the largest among the dead weights of each layer, with their values or not."""
+
+    method: str
+    grow: Mapping[str, int] = field(default_factory=dict)
+    values: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,39 +67,167 @@ class Proposal:
         """Weights that the floors kept against the ranking."""
         return sum(layer.floor_trimmed for layer in self.explanation)
 
+    @property
+    def grown(self) -> int:
+        """Weights that were dead and are alive now; they start at 0."""
+        return sum(layer.grown for layer in self.explanation)
+
 
 class Pruner:
-    """Gradual pruning by a schedule. Raises `LocalError` when built with a plan that `rounds` cannot hold."""
+    """Pruning by a plan. Raises `LocalError` when built with a plan that `rounds` cannot hold.
 
-    def __init__(self, plan: PruningPlan, rounds: int) -> None:
-        self.plan = plan
+    `seed` is the run's; `cost[name]` the multiply-adds of one weight, for plans that measure cost."""
+
+    def __init__(
+        self, plan: PruningPlan, rounds: int, *, seed: int = 0, cost: Mapping[str, float] | None = None
+    ) -> None:
+        self.plan, self.seed, self.cost = plan, seed, cost
         self.steps = steps(plan, rounds)
+        self._densities = {step.round: step.density for step in self.steps}
+        self._exchanges = frozenset(exchange_rounds(plan, rounds))
+        self._last_exchange = last_exchange(plan, rounds)
+        self.beliefs: Beliefs | None = None
 
     def check(self, schema: Schema) -> None:
-        """Raise `LocalError` where this model cannot be brought to the plan's density; ask before the run starts."""
-        check_floors(self.plan, schema)
+        """Raise `LocalError` where plan and model do not go together; ask before the run starts."""
+        check_model(self.plan, schema, self.cost)
+        if self.plan.regrow == "posterior" and self._exchanges:
+            self.beliefs = Beliefs(schema, gamma=self.plan.gamma, rate=self.plan.rate)
+
+    def needs(self, *, round: int, mask: Mask) -> Need | None:
+        """What clients must send before `propose` for `round`; None in most rounds. `mask` is the one in force."""
+        if round in self._densities and self.plan.method in FROM_CLIENTS:
+            return Need(method=self.plan.method)
+        if round in self._exchanges:
+            counts = self._counts(round, mask)
+            return Need(method="gradient", grow=counts, values=self.plan.regrow == "gradient")
+        return None
 
     def propose(
-        self, *, round: int, weights: Mapping[str, NDArray[np.generic]], mask: Mask, next_mask_version: int
+        self,
+        *,
+        round: int,
+        weights: Weights,
+        mask: Mask,
+        next_mask_version: int,
+        scores: Mapping[str, Scores] | None = None,
+        growth: Sequence[GrowthVote] = (),
     ) -> Proposal | None:
-        """The mask to commit with round `round` (counted from 1), or None when the schedule asks for nothing.
+        """The mask to commit with round `round` (counted from 1; 0: with the first weights), or None when the schedule
+        asks for nothing.
 
-        `weights` is the aggregate of the round, name -> array of the tensor's shape. Where the floors hold everything
-        that was to go, the proposal still comes, so that nobody takes a step that did nothing for one not taken.
+        `weights` is the aggregate of the round, name -> array of the tensor's shape; `scores` and `growth` (checked)
+        are what `needs` asked for. Where the floors hold everything that was to go, the proposal still comes, so that
+        nobody takes a step that did nothing for one not taken.
         """
-        density = next((step.density for step in self.steps if step.round == round), None)
-        if density is None:
+        if round in self._densities:
+            return self.bring(
+                self._densities[round],
+                round=round,
+                weights=weights,
+                mask=mask,
+                next_mask_version=next_mask_version,
+                scores=scores,
+            )
+        if round in self._exchanges and growth:
+            return self._exchange(round, weights, mask, next_mask_version, growth)
+        return None
+
+    def bring(
+        self,
+        density: float,
+        *,
+        round: int,
+        weights: Weights,
+        mask: Mask,
+        next_mask_version: int,
+        scores: Mapping[str, Scores] | None = None,
+    ) -> Proposal | None:
+        """The mask at `density`, whatever the schedule says; None where `mask` is already that sparse."""
+        if self.plan.threshold is None and self.plan.measure == "weights" and mask.density <= density:
             return None
-        keep = keep_count(density, mask.size)
-        if keep >= mask.alive_count:
-            return None
-        chosen = select(
-            magnitudes(mask.schema, weights), mask, keep, self.plan.floors, next_mask_version, score="magnitude"
-        )
-        return Proposal(
-            round=round,
-            mask=chosen.mask,
-            explanation=chosen.layers,
-            target_density=density,
-            realised_density=chosen.mask.density,
-        )
+        chosen = self._select(density, round, weights, mask, next_mask_version, scores)
+        target = density if self.plan.threshold is None else chosen.mask.density
+        return _proposal(round, chosen, target)
+
+    def observe(self, *, round: int, weights: Weights, mask: Mask, clients: Sequence[Judged] = ()) -> None:
+        """Let the posteriors learn from a round's aggregate and, where given, its clients; before `propose`. Does
+        nothing for other plans."""
+        if self.beliefs is not None:
+            counts = self._counts(round, mask)
+            core = {name: int(np.count_nonzero(bits)) - counts[name] for name, bits in mask.alive.items()}
+            self.beliefs.observe(mask, magnitudes(mask.schema, weights), clients, core)
+
+    def merge(
+        self, ballots: Sequence[Ballot], rule: str, *, round: int, weights: Weights, mask: Mask, next_mask_version: int
+    ) -> Proposal:
+        """The clients' own masks (checked) made one by `rule`, then pruned back, layer by layer, to the counts of
+        `mask` by |w|: what FedDST's server does (Bibikar et al. 2022)."""
+        merged = merge(ballots, rule, self.plan.floors, next_mask_version)
+        shares = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in mask.alive.items()]
+        ranked = magnitudes(mask.schema, weights)
+        chosen = select(ranked, merged.mask, shares, self.plan.floors, next_mask_version, score="magnitude")
+        return _proposal(round, chosen, mask.density)
+
+    def _select(
+        self,
+        density: float,
+        round: int,
+        weights: Weights,
+        mask: Mask,
+        version: int,
+        scores: Mapping[str, Scores] | None,
+    ) -> Selection:
+        plan = self.plan
+        if plan.method == "synflow" and scores is None:
+            return synflow_mask(weights, mask, density, plan.floors, version)
+        ranked = self._scores(round, weights, mask, scores)
+        if plan.threshold is not None:
+            kind, value = plan.threshold
+            rule = absolute_threshold if kind == "absolute" else mean_threshold
+            parts: Sequence[Share] | CostShare = rule(ranked, mask, value)
+        else:
+            parts = budget(plan, density, mask.schema, self.cost)
+        return select(ranked, mask, parts, plan.floors, version, score=plan.method)
+
+    def _scores(
+        self, round: int, weights: Weights, mask: Mask, scores: Mapping[str, Scores] | None
+    ) -> Mapping[str, Scores]:
+        plan = self.plan
+        if plan.method == "random":
+            return randoms(mask.schema, np.random.default_rng([self.seed, round]))
+        if plan.method == "magnitude":
+            ranked = magnitudes(mask.schema, weights)
+            return {n: lamp(s, mask.alive[n]) for n, s in ranked.items()} if plan.spread == "lamp" else ranked
+        if scores is None:
+            raise LocalError(
+                f"pruning.method = {plan.method} needs the clients' scores",
+                seen="none",
+                next_step="Ask `needs` before `propose`",
+            )
+        return {n: within_rows(s, mask.alive[n]) for n, s in scores.items()} if plan.method == "wanda" else scores
+
+    def _exchange(
+        self, round: int, weights: Weights, mask: Mask, version: int, votes: Sequence[GrowthVote]
+    ) -> Proposal:
+        growth = tally_growth(mask.schema, votes)
+        if self.beliefs is not None:
+            self.beliefs.observe_growth(mask, growth)
+            rng = np.random.default_rng([self.seed, round])
+            return _proposal(round, self.beliefs.choose(mask, self.plan.floors, version, rng), mask.density)
+        ranked, counts = magnitudes(mask.schema, weights), self._counts(round, mask)
+        done = exchange(ranked, growth, mask, counts, self.plan.floors, version, score="magnitude")
+        return _proposal(round, Selection(mask=done.mask, layers=done.layers), mask.density)
+
+    def _counts(self, round: int, mask: Mask) -> dict[str, int]:
+        return exchange_counts(mask, exchange_share(round, self._last_exchange, self.plan.exchange))
+
+
+def _proposal(round: int, chosen: Selection, target: float) -> Proposal:
+    return Proposal(
+        round=round,
+        mask=chosen.mask,
+        explanation=chosen.layers,
+        target_density=target,
+        realised_density=chosen.mask.density,
+    )

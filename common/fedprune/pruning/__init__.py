@@ -4,7 +4,8 @@ Nothing here knows torch, a clock or a network; what varies with time or chance 
 """
 
 from fedprune.pruning.floors import Floors
-from fedprune.pruning.plan import PruningPlan, check_floors, keep_count
+from fedprune.pruning.model import budget, check_model
+from fedprune.pruning.plan import PruningPlan, keep_count
 from fedprune.pruning.schedules import Step, cubic, density_at, steps
 from fedprune.pruning.scores import magnitudes
 from fedprune.pruning.selection import CostShare, LayerDecision, Selection, Share, magnitude_mask, select
@@ -17,7 +18,8 @@ __all__ = [
     "Selection",
     "Share",
     "Step",
-    "check_floors",
+    "budget",
+    "check_model",
     "cubic",
     "density_at",
     "keep_count",

@@ -9,7 +9,7 @@ posteriors must outlive a crash: `arrays` and `restore` are for the store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedprune.errors import LocalError
 from fedprune.mask import Mask
 from fedprune.pruning.floors import Floors, Scores, top
-from fedprune.pruning.selection import Selection, Share, select
+from fedprune.pruning.selection import LayerDecision, Selection, Share, select
 from fedprune.tensor import Schema
 
 # What the aggregate would say of a dead weight is not known: its gradient was not sent. Neither for nor against.
@@ -71,7 +71,9 @@ class Beliefs:
         draws = {n: rng.beta(self.alpha[n], self.beta[n]).astype(np.float32) for n in mask.alive}
         shares = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in mask.alive.items()]
         everything = Mask.full(self.schema, version=mask.version)
-        return select(draws, everything, shares, floors, version, score="posterior")
+        chosen = select(draws, everything, shares, floors, version, score="posterior")
+        layers = tuple(_as_exchange(layer, mask, chosen.mask) for layer in chosen.layers)
+        return Selection(mask=chosen.mask, layers=layers)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """What to store: `alpha.NAME` and `beta.NAME`."""
@@ -93,3 +95,9 @@ class Beliefs:
     def _learn(self, name: str, where: NDArray[np.bool_], outcome: NDArray[np.float32]) -> None:
         self.alpha[name][where] += np.float32(self.rate) * outcome
         self.beta[name][where] += np.float32(self.rate) * (1 - outcome)
+
+
+def _as_exchange(layer: LayerDecision, before: Mask, after: Mask) -> LayerDecision:
+    grown = after.alive[layer.name] & ~before.alive[layer.name]
+    alive = int(np.count_nonzero(before.alive[layer.name]))
+    return replace(layer, before=alive, grown=int(np.count_nonzero(grown)))

@@ -1,26 +1,54 @@
 """What a run asks of pruning, as plain values: the run file's `[pruning]` section becomes one of these.
 
-It exists so that the pure code below needs neither pydantic nor a file. Whatever can be known to be impossible from
-the numbers alone is refused here, before the run starts; what needs the model's shapes is refused by `check_floors`.
+It exists so that the pure code below needs neither pydantic nor a file. Whatever can be known to be impossible, or to
+contradict itself, from the numbers alone is refused here, before the run starts; what needs the model's names and
+shapes is refused by `check_model`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from fedprune.errors import LocalError
 from fedprune.pruning.floors import Floors
-from fedprune.tensor import Schema
 
-METHODS = ("magnitude",)
-SCHEDULES = ("cubic",)
+METHODS = (
+    "magnitude",
+    "random",
+    "synflow",
+    "gradient",
+    "snip",
+    "taylor",
+    "fisher",
+    "movement",
+    "activation",
+    "apoz",
+    "wanda",
+)
+SCHEDULES = ("cubic", "linear", "once", "init", "staged", "regrow")
+SPREADS = ("global", "uniform", "erk", "lamp")
+MEASURES = ("weights", "cost")
+THRESHOLDS = ("absolute", "mean")
+REGROWS = ("votes", "gradient", "posterior")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningPlan:
-    """`density` is the alive share of the prunable weights to end with; 1.0 switches pruning off. `start` and `end`
-    are shares of the run's rounds, `every` a number of rounds, `recovery_rounds` the least number of rounds of
-    steady state that must be left after the last change of the mask."""
+    """How to prune; the defaults are gradual global magnitude, and off.
+
+    - `density`: alive share of the prunable weights to end with, 1.0 is off; with `measure` = "cost" the share of
+      their cost (multiply-adds).
+    - `method`: the score. `spread`: how a budget is laid over the layers; `layers`: (name pattern, density) pairs that
+      are exempt from it.
+    - `schedule`: "cubic" and "linear" step every `every` rounds from `start` to `end` (shares of the rounds); "once"
+      prunes after `start`, "init" before the first round; "staged" follows `stages`, (share of the rounds, density)
+      pairs; "regrow" prunes before the first round, then exchanges every `every` rounds until `end` a share of the
+      alive weights that falls from `exchange` to 0, by `regrow`: the clients' votes, their mean gradient, or Beta
+      posteriors with `gamma` and `rate`.
+    - `threshold` replaces the density: ("absolute", t) keeps |w| >= t, ("mean", f) keeps |w| >= f * mean |w| by layer.
+    - `recovery_rounds`: least number of rounds of steady state after the last change of the mask.
+    """
 
     density: float = 1.0
     method: str = "magnitude"
@@ -30,14 +58,43 @@ class PruningPlan:
     every: int = 5
     floors: Floors = field(default_factory=Floors)
     recovery_rounds: int = 8
+    spread: str = "global"
+    layers: tuple[tuple[str, float], ...] = ()
+    measure: str = "weights"
+    threshold: tuple[str, float] | None = None
+    stages: tuple[tuple[float, float], ...] = ()
+    regrow: str = "votes"
+    exchange: float = 0.3
+    gamma: float = 0.5
+    rate: float = 10.0
 
     def __post_init__(self) -> None:
+        self._check_names()
+        self._check_numbers()
+        self._check_stages()
+        self._check_agreement()
+
+    @property
+    def prunes(self) -> bool:
+        """False when nothing is ever to be pruned."""
+        return self.density < 1.0 or self.threshold is not None
+
+    def _check_names(self) -> None:
+        for key, known in (
+            ("method", METHODS),
+            ("schedule", SCHEDULES),
+            ("spread", SPREADS),
+            ("measure", MEASURES),
+            ("regrow", REGROWS),
+        ):
+            if getattr(self, key) not in known:
+                raise _wrong(key, getattr(self, key), " | ".join(known))
+        if self.threshold is not None and (self.threshold[0] not in THRESHOLDS or not self.threshold[1] > 0):
+            raise _wrong("threshold", self.threshold, f"{' | '.join(THRESHOLDS)} and a number above 0")
+
+    def _check_numbers(self) -> None:
         if not 0.0 < self.density <= 1.0:
             raise _wrong("density", self.density, "a share above 0 and at most 1")
-        if self.method not in METHODS:
-            raise _wrong("method", self.method, " | ".join(METHODS))
-        if self.schedule not in SCHEDULES:
-            raise _wrong("schedule", self.schedule, " | ".join(SCHEDULES))
         if not 0.0 <= self.start <= 1.0:
             raise _wrong("start", self.start, "a share of the rounds, 0 to 1")
         if not self.start < self.end <= 1.0:
@@ -46,11 +103,45 @@ class PruningPlan:
             raise _wrong("every", self.every, "at least 1 round")
         if self.recovery_rounds < 0:
             raise _wrong("recovery_rounds", self.recovery_rounds, "0 rounds or more")
+        if not 0.0 < self.exchange <= 1.0:
+            raise _wrong("exchange", self.exchange, "a share above 0 and at most 1")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise _wrong("gamma", self.gamma, "a share from 0 to 1")
+        if not self.rate > 0.0:
+            raise _wrong("rate", self.rate, "a number above 0")
+        for pattern, density in self.layers:
+            if not 0.0 < density <= 1.0:
+                raise _wrong(f"layers[{pattern!r}]", density, "a share above 0 and at most 1")
 
-    @property
-    def prunes(self) -> bool:
-        """False when nothing is ever to be pruned."""
-        return self.density < 1.0
+    def _check_stages(self) -> None:
+        if (self.schedule == "staged") != bool(self.stages):
+            raise _contradiction("schedule", self.schedule, "stages", self.stages)
+        places, densities = [p for p, _ in self.stages], [d for _, d in self.stages]
+        falling = all(a > b for a, b in pairwise([1.0, *densities]))
+        rising = all(a < b for a, b in pairwise(places))
+        if self.stages and not (falling and rising and places[0] >= 0.0 and places[-1] <= 1.0 and densities[-1] > 0.0):
+            raise _wrong("stages", self.stages, "later and later shares of the rounds, lower and lower densities")
+        if self.stages and densities[-1] != self.density:
+            raise _contradiction("stages", self.stages, "density", self.density)
+
+    def _check_agreement(self) -> None:
+        if self.threshold is not None:
+            for key, value in (("density", 1.0), ("method", "magnitude"), ("spread", "global"), ("measure", "weights")):
+                if getattr(self, key) != value:
+                    raise _contradiction("threshold", self.threshold, key, getattr(self, key))
+            if self.schedule not in ("once", "init"):
+                # Applied again to the survivors, a threshold compounds: that is a schedule, and should be said as one.
+                raise _contradiction("threshold", self.threshold, "schedule", self.schedule)
+        if self.layers and not self.density < 1.0:
+            raise _contradiction("layers", self.layers, "density", self.density)
+        single_rank = self.measure == "cost" or self.method == "synflow"
+        if single_rank and (self.layers or self.spread != "global"):
+            rule = ("measure", self.measure) if self.measure == "cost" else ("method", self.method)
+            raise _contradiction(*rule, "spread", self.spread if self.spread != "global" else self.layers)
+        if self.measure == "cost" and self.method == "synflow":
+            raise _contradiction("measure", self.measure, "method", self.method)
+        if self.spread == "lamp" and self.method != "magnitude":
+            raise _contradiction("spread", self.spread, "method", self.method)
 
 
 def keep_count(density: float, size: int) -> int:
@@ -58,30 +149,13 @@ def keep_count(density: float, size: int) -> int:
     return min(size, int(density * size + 0.5))
 
 
-def check_floors(plan: PruningPlan, schema: Schema) -> None:
-    """Raise `LocalError` where the model has nothing to prune or its floors alone hold more than the density."""
-    if not plan.prunes:
-        return
-    size = sum(t.size for t in schema.prunable)
-    if size == 0:
-        raise LocalError(
-            "pruning is on but no tensor can be pruned",
-            seen=f"pruning.density = {plan.density}",
-            next_step="Set pruning.density = 1.0, or lift a protection with pruning.prune",
-        )
-    least = plan.floors.least(schema)
-    if keep_count(plan.density, size) < least:
-        raise LocalError(
-            "the floors hold more weights than the density allows",
-            seen=f"pruning.density = {plan.density}: {keep_count(plan.density, size)} of {size} weights",
-            expected=f"at least {least}: one for each row and column, and the floor of each layer",
-            next_step=f"Set pruning.density to {_up(least / size)} or more, or lower pruning.floor",
-        )
-
-
-def _up(share: float) -> float:
-    return min(1.0, int(share * 10_000 + 1) / 10_000)
-
-
 def _wrong(key: str, seen: object, expected: str) -> LocalError:
     return LocalError(f"pruning.{key} is out of range", seen=repr(seen), expected=expected)
+
+
+def _contradiction(key: str, value: object, other: str, other_value: object) -> LocalError:
+    return LocalError(
+        f"pruning.{key} and pruning.{other} contradict each other",
+        seen=f"{key} = {value!r}, {other} = {other_value!r}",
+        next_step="Keep the one you mean, and leave the other at its default",
+    )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedprune.errors import LocalError, UpdateError
 from fedprune.mask import Bits, Indices, Mask
 from fedprune.pruning.floors import Floors, Scores, top
-from fedprune.pruning.selection import LayerDecision, Share, select
+from fedprune.pruning.selection import LayerDecision, Share, select, with_grown
 from fedprune.tensor import Schema
 
 
@@ -85,7 +85,7 @@ def exchange(
     alive = {n: bits | coming[n] for n, bits in kept.mask.alive.items()}
     return Exchange(
         mask=Mask(schema=mask.schema, version=version, alive=alive),
-        layers=tuple(_after(layer, alive[layer.name]) for layer in kept.layers),
+        layers=tuple(with_grown(layer, coming[layer.name]) for layer in kept.layers),
         dropped={n: np.flatnonzero(bits) for n, bits in going.items()},
         grown={n: np.flatnonzero(bits) for n, bits in coming.items()},
     )
@@ -95,17 +95,6 @@ def _candidates(growth: Scores, alive: Bits) -> Scores:
     if growth.shape != alive.shape:
         raise LocalError("growth scores do not fit", seen=list(growth.shape), expected=list(alive.shape))
     return np.where(alive, np.float32(-np.inf), growth).reshape(-1).astype(np.float32, copy=False)
-
-
-def _after(layer: LayerDecision, alive: Bits) -> LayerDecision:
-    return LayerDecision(
-        name=layer.name,
-        before=layer.before,
-        after=int(np.count_nonzero(alive)),
-        threshold=layer.threshold,
-        score=layer.score,
-        floor_trimmed=layer.floor_trimmed,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

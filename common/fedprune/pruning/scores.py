@@ -15,22 +15,12 @@ from numpy.typing import NDArray
 from fedprune.errors import LocalError, UpdateError
 from fedprune.mask import Bits
 from fedprune.pruning.floors import Scores
+from fedprune.pruning.plan import METHODS
 from fedprune.tensor import Schema, TensorSpec
 
-# Whether a score needs the clients' data, or their copy of the model, to be computed.
-NEEDS_CLIENTS: dict[str, bool] = {
-    "magnitude": False,
-    "random": False,
-    "synflow": False,
-    "gradient": True,
-    "snip": True,
-    "taylor": True,
-    "fisher": True,
-    "movement": True,
-    "activation": True,
-    "apoz": True,
-    "wanda": True,
-}
+# What only clients can compute: it needs their data.
+FROM_CLIENTS = frozenset({"gradient", "snip", "taylor", "fisher", "movement", "activation", "apoz", "wanda"})
+assert frozenset(METHODS) > FROM_CLIENTS
 
 
 def values(spec: TensorSpec, array: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -7,13 +7,13 @@ is the global rank; one for each layer is a uniform or an ERK budget; an overrid
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.errors import LocalError
-from fedprune.mask import Mask
+from fedprune.mask import Bits, Mask
 from fedprune.pruning.floors import Floors, Scores
 from fedprune.pruning.plan import keep_count
 from fedprune.pruning.ranking import Line, rank, rank_within_cost
@@ -23,7 +23,8 @@ from fedprune.pruning.scores import magnitudes
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerDecision:
     """Why a layer looks as it does: alive weights before and after, the lowest `score` that was kept without help
-    (`threshold`; None when only floors kept anything), and how many weights the floors kept against the ranking."""
+    (`threshold`; None when only floors kept anything), how many weights the floors kept against the ranking, and how
+    many of `after` are newly `grown`."""
 
     name: str
     before: int
@@ -31,6 +32,7 @@ class LayerDecision:
     threshold: float | None
     score: str
     floor_trimmed: int
+    grown: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,12 @@ def magnitude_mask(
     Gradual magnitude pruning with nested masks (Zhu & Gupta 2017). Raises `LocalError` for weights not finite."""
     keep = keep_count(density, mask.size)
     return select(magnitudes(mask.schema, weights), mask, keep, floors, version, score="magnitude").mask
+
+
+def with_grown(layer: LayerDecision, grown: Bits) -> LayerDecision:
+    """The decision for a layer that also takes on the weights `grown` (bits), dead before."""
+    count = int(np.count_nonzero(grown))
+    return replace(layer, after=layer.after + count, grown=layer.grown + count)
 
 
 def _select_by_cost(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.errors import LocalError
-from fedprune.pruning.plan import keep_count
+from fedprune.pruning.plan import SPREADS, keep_count
 from fedprune.pruning.selection import Share
 from fedprune.tensor import Schema, TensorSpec
 
@@ -63,12 +63,13 @@ def erk_counts(keep: int, specs: tuple[TensorSpec, ...]) -> Counts:
 
 
 # "lamp" spreads through its scores: one rank over all layers.
-SPREADS: dict[str, Callable[[int, tuple[TensorSpec, ...]], Counts] | None] = {
+_BY_LAYER: dict[str, Callable[[int, tuple[TensorSpec, ...]], Counts] | None] = {
     "global": None,
     "lamp": None,
     "uniform": uniform_counts,
     "erk": erk_counts,
 }
+assert tuple(sorted(_BY_LAYER)) == tuple(sorted(SPREADS))
 
 
 def shares(spread: str, keep: int, schema: Schema, overrides: Mapping[str, float]) -> tuple[Share, ...]:
@@ -82,17 +83,19 @@ def shares(spread: str, keep: int, schema: Schema, overrides: Mapping[str, float
         if t.name in overrides
     )
     rest = tuple(t for t in schema.prunable if t.name not in overrides)
-    left = keep - sum(share.keep for share in fixed)
-    if left < 0 or left > sum(t.size for t in rest):
+    left, room = keep - sum(share.keep for share in fixed), sum(t.size for t in rest)
+    slack = len(fixed)  # each of them was rounded to a whole weight
+    if not -slack <= left <= room + slack:
         raise LocalError(
             "the densities of single layers contradict the density of the whole",
             seen=f"{keep - left} weights in {', '.join(overrides)}",
-            expected=f"{keep} in all, with {sum(t.size for t in rest)} weights in the other layers",
+            expected=f"{keep} in all, with {room} weights in the other layers",
             next_step="Change pruning.density or pruning.layers",
         )
     if not rest:
         return fixed
-    by_layer = SPREADS[spread]
+    left = min(max(left, 0), room)
+    by_layer = _BY_LAYER[spread]
     if by_layer is None:
         return (*fixed, Share(names=tuple(t.name for t in rest), keep=left))
     counts = by_layer(left, rest)

@@ -5,7 +5,7 @@ import pytest
 
 from fedprune.errors import LocalError
 from fedprune.mask import Mask
-from fedprune.pruning import Floors, PruningPlan, check_floors
+from fedprune.pruning import Floors, PruningPlan, check_model
 from fedprune.pruning.floors import held_units, top, units
 from fedprune.tensor import Role, Schema, TensorSpec
 
@@ -56,17 +56,17 @@ def test_least_is_a_lower_bound_that_a_diagonal_reaches() -> None:
 def test_a_density_below_the_floors_is_refused_with_one_that_is_not() -> None:
     schema = Schema(tensors=(TensorSpec(name="w", shape=(100, 30)),))
     with pytest.raises(LocalError, match="floors hold more") as caught:
-        check_floors(PruningPlan(density=0.01), schema)
+        check_model(PruningPlan(density=0.01), schema)
     assert "30 of 3000" in str(caught.value)
     assert "at least 100" in str(caught.value)
-    check_floors(PruningPlan(density=0.0334), schema)  # what the message says to do
+    check_model(PruningPlan(density=0.0334), schema)  # what the message says to do
 
 
 def test_nothing_to_prune_is_refused_only_when_pruning_is_on() -> None:
     schema = Schema(tensors=(TensorSpec(name="w", shape=(4, 4), role=Role.FREE),))
-    check_floors(PruningPlan(), schema)
+    check_model(PruningPlan(), schema)
     with pytest.raises(LocalError, match="no tensor can be pruned"):
-        check_floors(PruningPlan(density=0.5), schema)
+        check_model(PruningPlan(density=0.5), schema)
     assert Mask.full(schema).alive_count == 0
 
 

@@ -1,4 +1,4 @@
-"""When the mask changes: the cubic law at its ends, and plans that no run can hold."""
+"""When the mask changes: laws exact at their ends, steps of every schedule, and windows that hold none."""
 
 from itertools import pairwise
 
@@ -6,16 +6,22 @@ import pytest
 
 from fedprune.errors import LocalError
 from fedprune.pruning import PruningPlan, cubic, density_at, steps
+from fedprune.pruning.schedules import exchange_rounds, last_exchange, linear
 
 
+@pytest.mark.parametrize("law", [cubic, linear])
 @pytest.mark.parametrize(("first", "last"), [(1.0, 0.1), (0.7, 0.3), (1.0, 0.02), (0.9, 0.1)])
-def test_cubic_is_exact_at_both_ends_and_falls_between(first: float, last: float) -> None:
-    line = [cubic(k / 20, first, last) for k in range(21)]
+def test_laws_are_exact_at_both_ends_and_fall_between(law: object, first: float, last: float) -> None:
+    assert callable(law)
+    line = [law(k / 20, first, last) for k in range(21)]
     assert line[0] == first
-    assert line[-1] == last
+    assert line[-1] == law(1.5, first, last) == last
     drops = [a - b for a, b in pairwise(line)]
     assert min(drops) > 0
-    assert drops[0] == max(drops), "most is pruned while most is there"
+    if law is cubic:
+        assert all(a > b for a, b in pairwise(drops)), "most is pruned while most is there"
+    else:
+        assert drops == pytest.approx([drops[0]] * 20)
 
 
 def test_cubic_in_sparsities_is_equation_1_of_zhu_and_gupta() -> None:
@@ -42,39 +48,54 @@ def test_a_share_that_means_a_whole_round_gives_it() -> None:
 
 def test_density_one_never_steps() -> None:
     assert steps(PruningPlan(), 3) == ()
+    assert exchange_rounds(PruningPlan(schedule="regrow"), 30) == ()
     assert density_at(3, 3, PruningPlan()) == 1.0
+
+
+def rounds_and_densities(plan: PruningPlan, rounds: int) -> list[tuple[int, float]]:
+    return [(step.round, step.density) for step in steps(plan, rounds)]
+
+
+def test_steps_of_the_other_schedules() -> None:
+    assert rounds_and_densities(PruningPlan(density=0.2, schedule="init"), 20) == [(0, 0.2)]
+    assert rounds_and_densities(PruningPlan(density=0.2, schedule="once", start=0.3), 20) == [(6, 0.2)]
+    assert rounds_and_densities(PruningPlan(density=0.2, schedule="once", start=0.0), 20) == [(1, 0.2)]
+    staged = PruningPlan(density=0.1, schedule="staged", stages=((0.0, 0.6), (0.2, 0.3), (0.4, 0.1)))
+    assert rounds_and_densities(staged, 20) == [(0, 0.6), (4, 0.3), (8, 0.1)]
+    even = PruningPlan(density=0.2, schedule="linear", start=0.0, end=0.4, every=2)
+    assert [step.round for step in steps(even, 20)] == [2, 4, 6, 8]
+    assert [step.density for step in steps(even, 20)] == pytest.approx([0.8, 0.6, 0.4, 0.2])
+
+
+def test_regrowth_starts_sparse_and_exchanges_until_its_end() -> None:
+    plan = PruningPlan(density=0.2, schedule="regrow", every=5, end=0.6)
+    assert rounds_and_densities(plan, 40) == [(0, 0.2)]
+    assert exchange_rounds(plan, 40) == (5, 10, 15, 20)
+    assert last_exchange(plan, 40) == 24
+
+
+def test_stages_that_fall_into_one_round_are_refused() -> None:
+    plan = PruningPlan(density=0.1, schedule="staged", stages=((0.2, 0.3), (0.21, 0.1)))
+    with pytest.raises(LocalError, match="two stages fall into one round"):
+        steps(plan, 20)
 
 
 def test_steady_state_must_remain() -> None:
     plan = PruningPlan(density=0.1)
     # 24 rounds: last step after round 12, carried down in 13, steady from 14 to 24.
     assert steps(plan, 24)[-1].round == 12
-    with pytest.raises(LocalError, match="too few rounds are left after the last pruning step"):
+    with pytest.raises(LocalError, match="too few rounds are left after the last change"):
         steps(plan, 20)
     assert steps(PruningPlan(density=0.1, recovery_rounds=7), 20)[-1].round == 12
+
+
+def test_exchanges_count_as_changes() -> None:
+    plan = PruningPlan(density=0.1, schedule="regrow", every=5, end=0.9)
+    with pytest.raises(LocalError, match="last change after round 35 of 40: 4 rounds"):
+        steps(plan, 40)
 
 
 def test_a_window_without_a_step_is_refused() -> None:
     with pytest.raises(LocalError, match="no pruning step fits") as caught:
         steps(PruningPlan(density=0.1, every=21), 40)
     assert "20 rounds" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("settings", "key"),
-    [
-        ({"density": 0.0}, "density"),
-        ({"density": 1.5}, "density"),
-        ({"density": float("nan")}, "density"),
-        ({"method": "magic"}, "method"),
-        ({"schedule": "square"}, "schedule"),
-        ({"start": -0.1}, "start"),
-        ({"start": 0.6, "end": 0.6}, "end"),
-        ({"end": 1.1}, "end"),
-        ({"every": 0}, "every"),
-        ({"recovery_rounds": -1}, "recovery_rounds"),
-    ],
-)
-def test_values_out_of_range_name_their_key(settings: dict[str, float | str], key: str) -> None:
-    with pytest.raises(LocalError, match=rf"pruning\.{key} is out of range"):
-        PruningPlan(**settings)  # type: ignore[arg-type]  # wrong on purpose

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedprune.errors import LocalError
-from fedprune.pruning.plan import keep_count
-from fedprune.pruning.spread import SPREADS, apportion, erk_counts, erk_factor, shares, uniform_counts
+from fedprune.pruning.plan import SPREADS, keep_count
+from fedprune.pruning.spread import apportion, erk_counts, erk_factor, shares, uniform_counts
 from fedprune.tensor import Schema, TensorSpec
 
 LENET = Schema(
