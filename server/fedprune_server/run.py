@@ -121,7 +121,8 @@ class Run:
         )
 
     def _accepted(self, member: Member, receipt: ReceiptRecord, data: memoryview) -> None:
-        self.accounts.received(member, data)
+        if receipt.size:
+            self.accounts.received(member, data)
         if receipt.round == self.state.round:
             self.dispatch(events.Accepted(member.index))
 
