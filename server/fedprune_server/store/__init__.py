@@ -15,13 +15,15 @@ from fedprune_server.store.records import (
     VersionRecord,
     Work,
 )
-from fedprune_server.store.sqlite import MemoryStore, SqliteStore
+from fedprune_server.store.sqlite import MemoryStore, SqliteStore, digests_of
 from fedprune_server.store.uploads import Upload
+from fedprune_server.store.verify import Findings, verify
 
 __all__ = [
     "AssignmentRecord",
     "Blobs",
     "ClientRecord",
+    "Findings",
     "MemoryStore",
     "ReceiptRecord",
     "Recovery",
@@ -35,4 +37,6 @@ __all__ = [
     "Verdict",
     "VersionRecord",
     "Work",
+    "digests_of",
+    "verify",
 ]

@@ -35,23 +35,40 @@ class Database:
         self._lock = RLock()
         self._failed: StoreError | None = None
         self._writer = f"process {os.getpid()} on {socket.gethostname()}"
-        self._open_connections(path, durable)
-        with self._lock, self._reported("open the database"):
-            self._create()
-            self.epoch = self._take_over()
-            self._head = self._read_head()
+        self._connections: list[sqlite3.Connection] = []
+        try:
+            with self._reported("open the database"):
+                self._write = self._connect(path, durable)
+                self._create()
+                # A second connection lets readers go on while a commit waits for the disk.
+                self._read = self._write if path is None else self._connect(path, durable)
+                self._read_lock = self._lock if path is None else RLock()
+                self.epoch = self._take_over()
+                self._head = self._read_head()
+        except StoreError:
+            self._disconnect()
+            raise
 
-    def _open_connections(self, path: Path | None, durable: bool) -> None:
-        with self._reported("open the database"):
-            self._write = connect(":memory:" if path is None else str(path), durable=durable)
-            # A second connection lets readers go on while a commit waits for the disk.
-            self._read = self._write if path is None else connect(str(path), durable=durable)
-            self._read_lock = self._lock if path is None else RLock()
+    def _connect(self, path: Path | None, durable: bool) -> sqlite3.Connection:
+        """A connection in WAL mode that begins no transaction on its own."""
+        name = ":memory:" if path is None else str(path)
+        connection = sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        self._connections.append(connection)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _disconnect(self) -> None:
+        for connection in self._connections:
+            connection.close()
 
     def _create(self) -> None:
         tables = self._write.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table'").fetchone()[0]
         if not tables:
-            self._write.executescript(f"BEGIN IMMEDIATE; {DDL} COMMIT;")
+            first = f"INSERT INTO meta VALUES (1, {FORMAT}, 0, '', 0, '{GENESIS}');"
+            self._write.executescript(f"BEGIN IMMEDIATE; {DDL} {first} COMMIT;")
         found = self._write.execute("SELECT format FROM meta").fetchone()[0]
         if found != FORMAT:
             raise StoreError("a store of another format", party=self._where, seen=found, expected=FORMAT)
@@ -82,6 +99,8 @@ class Database:
                     self._write.execute("BEGIN IMMEDIATE")
                     self._check_still_writer()
                     yield Transaction(self, self._write)
+                    if self._head != head:
+                        self._write.execute("UPDATE meta SET links = ?, head = ?", self._head)
                     self._at(f"{name}-before-commit")
                     self._write.execute("COMMIT")
                     self._at(f"{name}-after-commit")
@@ -128,14 +147,15 @@ class Database:
         if self._failed is not None:
             raise self._failed
 
-    def close(self) -> None:
-        """Fold the log into the file and let go of it."""
+    def close(self) -> bool:
+        """Fold the log into the file and let go of it; True when all is well with it."""
         with self._lock, self._read_lock:
-            if self._failed is None:
+            well = self._failed is None
+            if well:
                 self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.fail(StoreError("the store is closed", party=self._where))
-            for connection in {self._write, self._read}:
-                connection.close()
+            self._disconnect()
+            return well
 
     def _check_still_writer(self) -> None:
         epoch, writer = self._write.execute("SELECT epoch, writer FROM meta").fetchone()
@@ -207,16 +227,6 @@ class Transaction:
 
 def _excluded(columns: Sequence[str]) -> str:
     return ", ".join(f"{column} = excluded.{column}" for column in columns)
-
-
-def connect(name: str, *, durable: bool) -> sqlite3.Connection:
-    """A connection in WAL mode that begins no transaction on its own."""
-    connection = sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
 
 
 def chained_text(topic: str, run_id: str, body: str) -> str:

@@ -93,8 +93,9 @@ class Store(Protocol):
     def reports(self, run_id: str) -> dict[int, str]:
         """Round -> report, ascending."""
 
-    def record_file(self, run_id: str, name: str, sha256: str) -> None:
-        """Remember the digest of a file of the run directory, `name` relative to it, so that `verify` can hold it."""
+    def record_files(self, run_id: str, digests: Mapping[str, str]) -> None:
+        """Remember files of the run directory (name relative to it -> SHA-256 in hex), so that `verify` can hold them
+        against it; see `digests_of`."""
 
     # rounds
     def next_assignment_id(self) -> int:

@@ -45,7 +45,10 @@ class RowStore(Reading):
 
     def close(self) -> None:
         """Give the store back."""
-        self._database.close()
+        self._let_go()
+
+    def _let_go(self) -> bool:
+        return self._database.close()
 
     def client_index(self, identity: str) -> int:
         """The client's index, assigned at first sight."""
@@ -114,10 +117,11 @@ class RowStore(Reading):
         with self._database.transaction("put-report") as tx:
             tx.replace("reports", {"run_id": run_id, "round": round_, "body": report_json})
 
-    def record_file(self, run_id: str, name: str, sha256: str) -> None:
-        """Remember the digest of a file of the run directory."""
-        with self._database.transaction("record-file") as tx:
-            tx.replace("files", {"run_id": run_id, "name": name, "sha256": sha256})
+    def record_files(self, run_id: str, digests: Mapping[str, str]) -> None:
+        """Remember the digests of files of the run directory."""
+        with self._database.transaction("record-files") as tx:
+            for name, sha256 in sorted(digests.items()):
+                tx.replace("files", {"run_id": run_id, "name": name, "sha256": sha256})
 
     def open_round(self, record: RoundRecord, assignments: Sequence[AssignmentRecord]) -> None:
         """Begin a round with its assignments."""

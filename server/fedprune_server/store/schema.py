@@ -1,7 +1,7 @@
 """The tables of the state database, and what identifies a row in each.
 
 Every row of a table of facts is also in the chain (`ledger`), as it was written: the tables answer questions, the
-chain proves that nothing in them was changed. `meta` is the exception: it says who writes.
+chain proves that nothing in them was changed. `meta` is the exception: it says who writes, and where the chain ends.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ FACTS: dict[str, tuple[str, ...]] = {
 
 DDL = """
 CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    writer TEXT NOT NULL) STRICT;
-INSERT INTO meta VALUES (1, 1, 0, '');
+    writer TEXT NOT NULL, links INTEGER NOT NULL, head TEXT NOT NULL) STRICT;
 CREATE TABLE ledger (sequence INTEGER PRIMARY KEY, previous TEXT NOT NULL, hash TEXT NOT NULL, topic TEXT NOT NULL,
     run_id TEXT NOT NULL, body TEXT NOT NULL) STRICT;
 CREATE TABLE clients (client INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE) STRICT;

@@ -1,13 +1,15 @@
 """Where a store lives: in a state directory, or in memory.
 
-A state directory holds `state.db`, `blobs/`, `staging/` and `lock`, and serves one coordinator at a time.
+A state directory holds `state.db`, `blobs/`, `staging/` and `lock`, and serves one coordinator at a time; while none
+does, `state.seal` holds the digest of the database.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +19,7 @@ from fedprune_server.store.database import Database
 from fedprune_server.store.rowstore import RowStore
 
 DATABASE = "state.db"
+SEAL = "state.seal"
 
 
 class SqliteStore(RowStore):
@@ -37,12 +40,19 @@ class SqliteStore(RowStore):
     ) -> None:
         self.path = path
         self._held = _hold(path, take_over)
-        database = Database(path / DATABASE, where=str(path), durable=durable, at=failpoint)
-        super().__init__(database, FileBlobs(path, durable=durable, fail=database.fail, at=failpoint))
+        try:
+            (path / SEAL).unlink(missing_ok=True)
+            database = Database(path / DATABASE, where=str(path), durable=durable, at=failpoint)
+            super().__init__(database, FileBlobs(path, durable=durable, fail=database.fail, at=failpoint))
+        except StoreError:
+            self._held.close()
+            raise
 
     def close(self) -> None:
-        """Give the store back, and the directory with it."""
-        super().close()
+        """Give the store back, and the directory with it. The closed database is sealed by its digest, so that
+        `verify` notices every later change of the file."""
+        if self._let_go():
+            (self.path / SEAL).write_text(digest_of(self.path / DATABASE))
         self._held.close()
 
 
@@ -78,3 +88,16 @@ def _hold(path: Path, take_over: bool) -> IO[str]:
     except OSError as error:
         raise StoreError("cannot use the state directory", party=str(path), seen=error.strerror) from error
     return file
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests_of(folder: Path, *, but: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 (hex) of all files below `folder` by relative name, without what is below the names in `but`."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    names = {path.relative_to(folder): path for path in files}
+    return {name.as_posix(): digest_of(path) for name, path in names.items() if name.parts[0] not in but}

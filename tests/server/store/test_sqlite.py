@@ -1,0 +1,225 @@
+"""The state directory: survives, refuses a second coordinator, fences a stale one, and stops when the disk fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedprune.errors import StoreError
+from fedprune_server.store import SqliteStore, Upload, Work
+from fedprune_server.store.blobs import FileBlobs
+
+from .conftest import RUN, UPDATE, Scene, submitted
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def test_everything_is_there_again(state: Path) -> None:
+    store = SqliteStore(state, durable=False)
+    scene = Scene(store).begin()
+    given = scene.open(1)
+    receipt = store.accept(RUN, scene.upload(given[0]))
+    before = store.recover(RUN)
+    store.close()
+    again = SqliteStore(state, durable=False)
+    assert again.epoch == store.epoch + 1
+    assert again.recover(RUN) == before
+    assert again.receipts(RUN, 1, Work.TRAIN) == (receipt,)
+    assert bytes(again.blobs.open(receipt.sha256)) == UPDATE
+    assert again.client_index("site-2") == 2
+    again.close()
+
+
+def test_an_upload_goes_on_after_a_restart(state: Path) -> None:
+    store = SqliteStore(state, durable=False)
+    work = Scene(store).begin().open(1)[0]
+    said = submitted(work)
+
+    def begun(where: SqliteStore) -> Upload:
+        upload = where.begin_upload(RUN, work.assignment_id, client=0, sha256=said.sha256, size=said.size)
+        assert isinstance(upload, Upload)
+        return upload
+
+    begun(store).append(0, UPDATE[:1000])
+    store.close()
+    again = SqliteStore(state, durable=False)
+    upload = begun(again)
+    assert upload.offset == 1000
+    upload.append(1000, UPDATE[1000:])
+    upload.seal()
+    assert again.accept(RUN, said).sha256 == said.sha256
+    again.close()
+
+
+class TestOneCoordinator:
+    def test_a_second_one_is_refused_and_told_who_holds_it(self, state: Path) -> None:
+        store = SqliteStore(state, durable=False)
+        with pytest.raises(StoreError, match=rf"in use .*process {os.getpid()}"):
+            SqliteStore(state, durable=False)
+        store.close()
+        SqliteStore(state, durable=False).close()
+
+    def test_the_lock_goes_with_its_process(self, state: Path) -> None:
+        code = (
+            "import os, sys, pathlib, fedprune_server.store as s; s.SqliteStore(pathlib.Path(sys.argv[1])); os._exit(0)"
+        )
+        subprocess.run([sys.executable, "-c", code, str(state)], check=True)
+        store = SqliteStore(state, durable=False)
+        assert store.epoch == 2
+        store.close()
+
+    def test_a_stale_writer_is_fenced(self, state: Path) -> None:
+        stale = SqliteStore(state, durable=False)
+        work = Scene(stale).begin().open(1)[0]
+        said = Scene(stale).upload(work)
+        newer = SqliteStore(state, durable=False, take_over=True)
+        with pytest.raises(StoreError, match=rf"taken over .*epoch 2, process {os.getpid()}"):
+            stale.accept(RUN, said)
+        with pytest.raises(StoreError, match="taken over"):
+            stale.runs()
+        assert newer.receipts(RUN, 1, Work.TRAIN) == ()
+        assert newer.accept(RUN, said).client == 0
+        stale.close()
+        newer.close()
+
+
+class TestTrouble:
+    def scene(self, state: Path) -> tuple[SqliteStore, Scene]:
+        store = SqliteStore(state, durable=True)
+        return store, Scene(store).begin()
+
+    def expect_stopped(self, store: SqliteStore, state: Path, accepted: int) -> None:
+        """Nothing works any more, and after a restart there is what was acknowledged."""
+        for act in (store.runs, store.next_assignment_id, lambda: store.client_index("new")):
+            with pytest.raises(StoreError, match="could not"):
+                act()
+        store.close()
+        again = SqliteStore(state, durable=False)
+        assert len(again.receipts(RUN, 1, Work.TRAIN)) == accepted
+        assert again.client_index("new") == 3
+        again.close()
+
+    def test_a_full_database_stops_the_store(self, state: Path) -> None:
+        store, scene = self.scene(state)
+        given = scene.open(1)
+        store.accept(RUN, scene.upload(given[0]))
+        said = scene.upload(given[1])
+        pages = store._database.rows("PRAGMA page_count")[0][0]
+        store._database._write.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match=r"could not put report .*full"):
+            store.put_report(RUN, 1, "x" * 100_000)
+        with pytest.raises(StoreError, match="could not put report"):
+            store.accept(RUN, said)
+        self.expect_stopped(store, state, accepted=1)
+
+    @pytest.mark.parametrize(("call", "number"), [("write", errno.ENOSPC), ("fsync", errno.EIO)])
+    def test_a_failing_disk_stops_the_store(
+        self, state: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+    ) -> None:
+        store, scene = self.scene(state)
+        work = scene.open(1)[0]
+
+        def fail(*args: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, fail)
+            with pytest.raises(StoreError, match=rf"could not .*{os.strerror(number)}.*Free space"):
+                scene.upload(work)
+        assert not store.blobs.exists(submitted(work).sha256)
+        self.expect_stopped(store, state, accepted=0)
+
+    def test_a_directory_that_cannot_be_used_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(StoreError, match=r"file.*cannot use"):
+            SqliteStore(tmp_path / "file")
+
+    def test_a_file_that_is_no_database_is_named(self, state: Path) -> None:
+        state.mkdir()
+        (state / "state.db").write_bytes(b"something else entirely, and long enough to be read" * 100)
+        with pytest.raises(StoreError, match="not a database"):
+            SqliteStore(state)
+
+    def test_a_store_of_another_format_is_refused(self, state: Path) -> None:
+        store = SqliteStore(state, durable=False)
+        store._database._write.execute("UPDATE meta SET format = 99")
+        store.close()
+        with pytest.raises(StoreError, match=r"another format .*got 99"):
+            SqliteStore(state)
+
+    def test_damage_is_found_before_going_on(self, state: Path) -> None:
+        store, scene = self.scene(state)
+        scene.open(1)
+        store._database._write.execute("UPDATE ledger SET body = replace(body, 'site', 'cite') WHERE sequence = 2")
+        with pytest.raises(StoreError, match="damaged at row 2"):
+            store.recover(RUN)
+        store.close()
+
+    def test_a_damaged_blob_is_found_before_going_on(self, state: Path) -> None:
+        store, _ = self.scene(state)
+        latest = store.latest_version(RUN)
+        assert latest is not None
+        (state / "blobs" / latest.model_digest).write_bytes(b"model O")
+        with pytest.raises(StoreError, match=rf"blob is damaged .*{latest.model_digest}"):
+            store.recover(RUN)
+        store.close()
+
+
+class TestDurability:
+    def test_a_blob_is_synced_before_it_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        blobs = FileBlobs(tmp_path)
+        steps: list[str] = []
+        really, rename = os.fsync, Path.replace
+
+        def fsync(handle: int) -> None:
+            steps.append(Path(os.readlink(f"/proc/self/fd/{handle}")).parent.name)
+            really(handle)
+
+        def replace(self: Path, target: Path) -> Path:
+            steps.append("rename")
+            return rename(self, target)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(Path, "replace", replace)
+        blobs.put(b"bytes")
+        assert steps == ["staging", "rename", tmp_path.name]
+
+    @pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 0)])
+    def test_commits_are_synced(self, state: Path, durable: bool, level: int) -> None:
+        store = SqliteStore(state, durable=durable)
+        assert store._database._write.execute("PRAGMA synchronous").fetchone()[0] == level
+        assert store._database._write.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        store.close()
+
+    def test_readers_see_what_is_committed(self, state: Path) -> None:
+        store = SqliteStore(state, durable=False)
+        Scene(store).begin()
+        with store._database.transaction("try") as tx:
+            tx.insert("reports", {"run_id": RUN, "round": 1, "body": "half done"})
+            assert store.reports(RUN) == {}
+        assert store.reports(RUN) == {1: "half done"}
+        store.close()
+
+    def test_a_change_that_raises_leaves_nothing(self, state: Path) -> None:
+        store = SqliteStore(state, durable=False)
+        Scene(store).begin()
+
+        def half_done() -> None:
+            with store._database.transaction("try") as tx:
+                tx.insert("reports", {"run_id": RUN, "round": 1, "body": "half done"})
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            half_done()
+        assert store.reports(RUN) == {}
+        store.put_report(RUN, 1, "whole")
+        store.recover(RUN)
+        store.close()
