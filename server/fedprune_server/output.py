@@ -33,7 +33,8 @@ from fedprune_server.versions import Prepared
 
 @dataclass(slots=True, kw_only=True)
 class Output:
-    """The folder of one run. `on_round` is told of each round that is complete, evaluation included."""
+    """The folder of one run. `on_round` is told of each round that is complete, evaluation included; `on_end` of the
+    whole run, when all its files are written."""
 
     folder: Path
     config: RunConfig
@@ -41,6 +42,7 @@ class Output:
     accuracy_source: AccuracySource
     socket_unavailable: str | None
     on_round: Callable[[RoundReport], None]
+    on_end: Callable[[RunReport], None]
     clients: int = 0
     rounds: dict[int, RoundReport] = field(default_factory=dict)
     _warnings: list[str] = field(default_factory=list)
@@ -134,6 +136,7 @@ class Output:
         self._save_model(latest)
         _replace(self.folder / "ledger.csv", Ledger(entries).to_csv())
         _replace(self.folder / "report.json", _json(document([report])))
+        self.on_end(report)
         return report
 
     def _save_model(self, latest: Prepared) -> None:

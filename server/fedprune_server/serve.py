@@ -40,6 +40,7 @@ from fedprune_server.rounds import RunState
 from fedprune_server.run import Run
 from fedprune_server.service import CoordinatorService
 from fedprune_server.store import RunRecord, SqliteStore, Store
+from fedprune_server.summary import byte_table
 from fedprune_server.versions import Versions
 from fedprune_server.workshop import Workshop
 
@@ -176,6 +177,7 @@ class Server:
             accuracy_source="coordinator test data" if evaluator else "clients' held-out share",
             socket_unavailable=meter.unavailable,
             on_round=lambda row: self.watch(config, row),
+            on_end=lambda report: print(byte_table(report), flush=True),
         )
         output.open()
         output.keep_mask(first.mask)
