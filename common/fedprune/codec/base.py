@@ -23,6 +23,7 @@ from fedprune.tensor import Role, Schema, TensorSpec
 CODEC_VERSION = 1
 Array = NDArray[np.generic]
 Bytes = NDArray[np.uint8]
+Part = bytes | memoryview
 
 FRAME_OVERHEAD_BYTES = 128
 TENSOR_OVERHEAD_BYTES = 48

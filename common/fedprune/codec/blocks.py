@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.codec import entropy
-from fedprune.codec.base import Cursor
+from fedprune.codec.base import Bytes, Cursor, Part
 from fedprune.errors import DecodeError, LocalError
 
 Floats = NDArray[np.float32]
@@ -22,7 +22,7 @@ NOTHING = 255  # the scale of a block without values worth sending
 HEADROOM = 1 + 2.0**-20  # a scale is this much above the block's largest value: rounding never passes the last level
 LARGEST = 2.0**126  # above it the last level could overflow float32
 SMALLEST = 2.0**-100  # below it a reciprocal would overflow float32
-CHUNK_VALUES = 1 << 15
+CHUNK_VALUES = 1 << 14
 
 # 2^(-i/8), i = 0..7, as float32: written out, so that every machine decodes the same bits.
 _EIGHTHS = np.array(
@@ -35,7 +35,7 @@ class Blocks:
     """`top`, the scale of the segment, and how far below it each block is [blocks]; blocks start anew with a tensor."""
 
     top: np.float32
-    scale_codes: NDArray[np.uint8]
+    scale_codes: Bytes
     block: int
 
     @classmethod
@@ -44,7 +44,7 @@ class Blocks:
         peaks = [_peaks(tensor, block) for tensor in values]
         for peak, name in zip(peaks, names, strict=True):
             check_size(float(peak.max(initial=0.0)), name)
-        every = np.concatenate([*peaks, np.empty(0)]) * HEADROOM
+        every = np.concatenate([*peaks, np.empty(0, np.float64)]) * HEADROOM
         top = np.float32(every.max(initial=0.0) * HEADROOM)
         return cls(top=top, scale_codes=_scale_codes(every, float(top)), block=block)
 
@@ -56,19 +56,20 @@ class Blocks:
         scales[self.scale_codes == NOTHING] = 0
         return scales
 
-    def parts(self) -> list[bytes]:
+    def parts(self) -> list[Part]:
         """The bytes that travel: `top` as float32, then a stream of one symbol a block."""
         return [self.top.astype("<f4").tobytes(), *entropy.pack(self.scale_codes)]
 
-    def codes(
-        self, values: Sequence[Floats], levels: int, rng: np.random.Generator | None
-    ) -> Iterator[NDArray[np.int8]]:
-        """Integers of -levels to levels, chunk by chunk: each value in steps of its block's scale over `levels`."""
+    def codes(self, values: Sequence[Floats], levels: int, rng: np.random.Generator | None) -> NDArray[np.int8]:
+        """Integers of -levels to levels: each value in steps of its block's scale over `levels`."""
         scales = self.scales
-        with np.errstate(divide="ignore"):
-            steps = np.where(scales > 0, np.float32(levels) / scales, np.float32(0))
-        for chunk, scale in self._chunks(values, steps):
-            yield rounded(chunk * scale, rng)
+        steps = np.zeros_like(scales)
+        np.divide(np.float32(levels), scales, out=steps, where=scales > 0)
+        codes, start = np.empty(sum(tensor.size for tensor in values), np.int8), 0
+        for chunk, step in self._chunks(values, steps):
+            codes[start : start + chunk.size] = rounded(chunk * step, rng)
+            start += chunk.size
+        return codes
 
     def values(self, codes: NDArray[np.int8], levels: int, outs: Sequence[Floats]) -> None:
         """Write what `codes` mean into `outs`."""
@@ -98,8 +99,7 @@ def read_blocks(cursor: Cursor, sizes: Sequence[int], block: int) -> Blocks:
     top = np.frombuffer(cursor.take(4), "<f4")[0]
     if not 0 <= top <= LARGEST:
         raise DecodeError("a scale is out of bounds", seen=float(top), expected=f"0 to {LARGEST:g}")
-    codes = np.empty(sum(-(-size // block) for size in sizes), np.uint8)
-    entropy.unpack(cursor, codes)
+    codes = entropy.unpack(cursor, sum(-(-size // block) for size in sizes))
     return Blocks(top=np.float32(top), scale_codes=codes, block=block)
 
 
@@ -115,23 +115,30 @@ def check_size(peak: float, name: str) -> None:
 
 
 def rounded(values: Floats, rng: np.random.Generator | None) -> NDArray[np.int8]:
-    """To the nearest integer, or stochastically: up with the probability of the fraction, to within 2^-17."""
+    """To the nearest integer, or stochastically: up with the probability of the fraction, to within 2^-17.
+
+    `values` is overwritten.
+    """
+    flat = values.reshape(-1)
     if rng is None:
-        return np.rint(values).astype(np.int8).reshape(-1)
-    dither = rng.integers(0, 1 << 16, values.size, np.uint16).astype(np.float32)
-    dither *= np.float32(2.0**-16)
+        return np.rint(flat, out=flat).astype(np.int8)
+    # four 16-bit numbers out of each 64-bit one: twice as fast as drawing them singly
+    draws = rng.integers(0, np.iinfo(np.uint64).max, -(-flat.size // 4), np.uint64, endpoint=True)
+    dither = draws.astype("<u8", copy=False).view("<u2")[: flat.size] * np.float32(2.0**-16)
     dither += np.float32(2.0**-17)
-    dither += values.reshape(-1)
+    dither += flat
     return np.floor(dither, out=dither).astype(np.int8)
 
 
-def _peaks(tensor: Floats, block: int) -> NDArray[np.float64]:
+def _peaks(tensor: Floats, block: int) -> Floats:
     """The largest magnitude of every block, NaN where there is one."""
-    whole = tensor.size // block
-    rows = tensor[: whole * block].reshape(whole, block)
-    peaks = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0)).astype(np.float64)
-    rest = tensor[whole * block :]
-    return np.append(peaks, np.abs(rest).max()) if rest.size else peaks
+    peaks = np.empty(-(-tensor.size // block), np.float32)
+    for start in range(0, tensor.size, CHUNK_VALUES):
+        chunk = np.abs(tensor[start : start + CHUNK_VALUES])
+        first = start // block
+        starts = np.arange(0, chunk.size, block)
+        np.maximum.reduceat(chunk, starts, out=peaks[first : first + starts.size])
+    return peaks
 
 
 def _scale_codes(peaks: NDArray[np.float64], top: float) -> NDArray[np.uint8]:

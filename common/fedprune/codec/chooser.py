@@ -14,7 +14,7 @@ from math import log2
 
 from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
-from fedprune.codec.base import Array, Plan, Positions, Shape, Values, space_size
+from fedprune.codec.base import Array, Part, Plan, Positions, Shape, Values, space_size
 from fedprune.codec.places import Places
 
 SAMPLE_VALUES = 1 << 16
@@ -27,7 +27,7 @@ class Choice:
     """One coding of a set of places: its bytes, and what they cost on the plan's link with the time at both ends."""
 
     coding: Positions
-    parts: list[bytes]
+    parts: list[Part]
     cost_s: float
 
     @property
@@ -90,7 +90,7 @@ def _cost_s(coding: Positions, length: float, size: int, count: int, plan: Plan)
     return length / plan.link_bytes_per_s + time_ns.get(coding, 0.0) * 1e-9
 
 
-def choose_lossless(values: Array, dtype: str, base: Array | None) -> tuple[Values, list[bytes]]:
+def choose_lossless(values: Array, dtype: str, base: Array | None) -> tuple[Values, list[Part]]:
     """The coding and bytes of `values` [n]: decided on a sample, taken back where raw is not larger."""
     candidates = [Values.PLANES] if base is None else [Values.PLANES, Values.DIFFERENCE]
     coding = min(candidates, key=lambda c: _sample_bytes(c, values, dtype, base))

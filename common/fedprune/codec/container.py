@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fedprune.codec.base import CODEC_VERSION, Content, Cursor, Positions, Values, varint
+from fedprune.codec.base import CODEC_VERSION, Content, Cursor, Part, Positions, Values, varint
 from fedprune.errors import DecodeError, DigestError, VersionError
 from fedprune.tensor import Version
 
 MAGIC = b"fpr"
 DIGEST_BYTES = 8
 CRC_BYTES = 4
+PROOF_BYTES = 8
 _HAS_MASK, _HAS_BASE = 1, 2
 E = TypeVar("E", Content, Positions, Values)
 
@@ -44,7 +45,7 @@ class Header:
 class Segment:
     """One index space: `count` values, the codings, and the bytes of places, scales and values.
 
-    `proof` is the CRC-32 of the decoded values where they are coded against a base, else None.
+    `proof` is `values.proof_of` the decoded values where they are coded against a base, else None.
     """
 
     positions: Positions
@@ -73,9 +74,9 @@ class Coded:
     positions: Positions
     values: Values
     count: int
-    places: Sequence[bytes]
-    scales: Sequence[bytes] = ()
-    body: Sequence[bytes] = ()
+    places: Sequence[Part]
+    scales: Sequence[Part] = ()
+    body: Sequence[Part] = ()
     proof: int | None = None
 
 
@@ -103,7 +104,7 @@ def check_same(what: str, theirs: bytes | None, ours: bytes | None) -> None:
         )
 
 
-def write(header: Header, segments: Iterable[Coded]) -> Iterator[bytes]:
+def write(header: Header, segments: Iterable[Coded]) -> Iterator[Part]:
     """The frame, part by part; each segment may be thrown away before the next is made."""
     head = _header_bytes(header)
     whole = zlib.crc32(head)
@@ -174,14 +175,14 @@ def _read_header(cursor: Cursor) -> Header:
 def _segment_head(segment: Coded) -> bytes:
     sizes = [sum(map(len, parts)) for parts in (segment.places, segment.scales, segment.body)]
     head = bytes((segment.positions, segment.values)) + b"".join(varint(n) for n in (segment.count, *sizes))
-    return head if segment.proof is None else head + segment.proof.to_bytes(CRC_BYTES, "little")
+    return head if segment.proof is None else head + segment.proof.to_bytes(PROOF_BYTES, "little")
 
 
 def _read_segment(cursor: Cursor) -> Segment:
     start = cursor.at
     positions, values = _enum(Positions, cursor.byte()), _enum(Values, cursor.byte())
     count, *sizes = (cursor.varint() for _ in range(4))
-    proof = int.from_bytes(cursor.take(CRC_BYTES), "little") if values is Values.DIFFERENCE else None
+    proof = int.from_bytes(cursor.take(PROOF_BYTES), "little") if values is Values.DIFFERENCE else None
     head = cursor.since(start)
     places, scales, body = (cursor.take(size) for size in sizes)
     crc = int.from_bytes(cursor.take(CRC_BYTES), "little")

@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 import zstandard
 
-from fedprune.codec.base import Bytes, Cursor, varint
+from fedprune.codec.base import Bytes, Cursor, Part, varint
 from fedprune.errors import DecodeError
 
 BLOCK_SYMBOLS = 1 << 17  # what one zstd block holds: a frame then has one Huffman table
@@ -43,41 +43,45 @@ class _Coders(threading.local):
 _coders = _Coders()
 
 
-def pack(symbols: Bytes) -> list[bytes]:
-    """The stream of `symbols` [n], as parts to be joined; its length is not in it."""
-    parts = []
+def pack(symbols: Bytes) -> list[Part]:
+    """The stream of `symbols` [n], as parts to be joined; they may be views of it. Its length is not in it."""
+    parts: list[Part] = []
     for start in range(0, symbols.size, BLOCK_SYMBOLS):
         parts += _pack_block(symbols[start : start + BLOCK_SYMBOLS])
     return parts
 
 
-def _pack_block(block: Bytes) -> list[bytes]:
+def _pack_block(block: Bytes) -> list[Part]:
     if block.size > 1 and block[0] == block[-1] and bool((block == block[0]).all()):
         return [bytes((Mode.CONSTANT, int(block[0])))]
     if block.size >= MIN_HUFFMAN_SYMBOLS:
         coded = _coders.compressor.compress(block.data)
-        size = varint(len(coded))
-        if len(coded) + len(size) < block.size:
-            return [bytes((Mode.HUFFMAN,)), size, coded]
-    return [bytes((Mode.RAW,)), block.tobytes()]
+        head = bytes((Mode.HUFFMAN,)) + varint(len(coded))
+        if len(head) + len(coded) <= block.size:
+            return [head, coded]
+    return [bytes((Mode.RAW,)), block.data]
 
 
-def unpack(cursor: Cursor, out: Bytes) -> None:
-    """Read a stream of `out.size` symbols into `out`; raise `DecodeError` when it is not one."""
-    for start in range(0, out.size, BLOCK_SYMBOLS):
-        _unpack_block(cursor, out[start : start + BLOCK_SYMBOLS])
+def unpack(cursor: Cursor, count: int) -> Bytes:
+    """Read a stream of `count` symbols, perhaps as a view of the frame; raise `DecodeError` when it is none."""
+    if count <= BLOCK_SYMBOLS:
+        return _unpack_block(cursor, count) if count else np.empty(0, np.uint8)
+    out = np.empty(count, np.uint8)
+    for start in range(0, count, BLOCK_SYMBOLS):
+        block = out[start : start + BLOCK_SYMBOLS]
+        block[:] = _unpack_block(cursor, block.size)
+    return out
 
 
-def _unpack_block(cursor: Cursor, out: Bytes) -> None:
+def _unpack_block(cursor: Cursor, count: int) -> Bytes:
     mode = cursor.byte()
     if mode == Mode.RAW:
-        out[:] = np.frombuffer(cursor.take(out.size), np.uint8)
-    elif mode == Mode.CONSTANT:
-        out[:] = cursor.byte()
-    elif mode == Mode.HUFFMAN:
-        out[:] = np.frombuffer(_inflate(cursor.take(cursor.varint()), out.size), np.uint8)
-    else:
-        raise DecodeError("no such block mode", seen=mode, expected=[m.value for m in Mode])
+        return np.frombuffer(cursor.take(count), np.uint8)
+    if mode == Mode.CONSTANT:
+        return np.full(count, cursor.byte(), np.uint8)
+    if mode == Mode.HUFFMAN:
+        return np.frombuffer(_inflate(cursor.take(cursor.varint()), count), np.uint8)
+    raise DecodeError("no such block mode", seen=mode, expected=[m.value for m in Mode])
 
 
 def _inflate(coded: memoryview, size: int) -> bytes:

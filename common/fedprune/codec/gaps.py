@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.codec import entropy
-from fedprune.codec.base import Cursor, Shape, space_size, varint
+from fedprune.codec.base import Cursor, Part, Shape, space_size, varint
 from fedprune.codec.places import Places
 from fedprune.errors import DecodeError
 from fedprune.mask import Indices
@@ -24,27 +24,28 @@ LONG_STREAM = 1 << 14
 MAX_GAP_BITS = 40
 MAX_RICE_BITS = 40
 
+CHUNK = 1 << 15  # gaps of one chunk stay in the cache
+
 Gaps = NDArray[np.int64]
 
 
 class Gap:
     """One byte: how many bits are exact. Then the symbols, then the raw bits, narrow classes first."""
 
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
-        gaps = _gaps(places.indices)
-        choices = EXACT_BITS if gaps.size < LONG_STREAM else EXACT_BITS[-1:]
-        return min((_encode_gaps(gaps, exact) for exact in choices), key=lambda parts: sum(map(len, parts)))
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
+        choices = EXACT_BITS if places.count < LONG_STREAM else EXACT_BITS[-1:]
+        return min((_encode(places.indices, exact) for exact in choices), key=lambda parts: sum(map(len, parts)))
 
     def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
         exact = cursor.byte()
         if exact not in EXACT_BITS:
             raise DecodeError("no such gap coding", seen=exact, expected=EXACT_BITS)
-        symbols = np.empty(count, np.uint8)
-        entropy.unpack(cursor, symbols)
-        lowest = _lowest(exact)
+        symbols, lowest = entropy.unpack(cursor, count), _lowest(exact)
         if count and int(symbols.max()) >= lowest.size:
             raise DecodeError("a gap is too long", seen=int(symbols.max()), expected=f"below {lowest.size}")
-        gaps = lowest.take(symbols)
+        gaps = np.empty(count, np.int64)
+        for start in range(0, count, CHUNK):
+            lowest.take(symbols[start : start + CHUNK], out=gaps[start : start + CHUNK], mode="clip")
         _add_raw_bits(cursor, gaps, symbols, exact)
         return _from_gaps(gaps, space_size(shapes))
 
@@ -52,7 +53,7 @@ class Gap:
 class Rice:
     """One byte: the number of raw bits k. Those of all gaps, then the length in bytes of the unary part, then it."""
 
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
         gaps = _gaps(places.indices)
         low_bits = _rice_bits(gaps)
         ends = np.cumsum((gaps >> low_bits) + 1) - 1
@@ -73,36 +74,57 @@ class Rice:
         ends = np.flatnonzero(np.unpackbits(np.frombuffer(cursor.take(length), np.uint8)))
         if ends.size != count:
             raise DecodeError("another number of positions than announced", seen=ends.size, expected=count)
-        return _from_gaps((np.diff(ends, prepend=-1) - 1 << low_bits) + low, size)
+        return _from_gaps((_gaps(ends) << low_bits) + low, size)
 
 
 def _gaps(indices: Indices) -> Gaps:
-    return np.diff(indices, prepend=-1) - 1
+    gaps = np.diff(indices, prepend=-1)
+    gaps -= 1
+    return gaps
 
 
 def _from_gaps(gaps: Gaps, size: int) -> Places:
+    """The places after these gaps; `gaps` is overwritten."""
     # in float64 first: a hostile sum must not wrap around
     if gaps.size and float(gaps.sum(dtype=np.float64)) + gaps.size > size:
         raise DecodeError("positions run beyond the end", expected=f"below {size}")
-    indices = np.cumsum(gaps + 1)
+    gaps += 1
+    indices = np.cumsum(gaps, out=gaps)
     indices -= 1
     return Places.of_indices(indices, size)
 
 
-def _encode_gaps(gaps: Gaps, exact: int) -> list[bytes]:
-    symbols = _symbols(gaps, exact)
-    return [bytes((exact,)), *entropy.pack(symbols), _raw_bits(gaps, symbols, exact)]
+def _encode(indices: Indices, exact: int) -> list[Part]:
+    symbols = np.empty(indices.size, np.uint8)
+    classes: list[list[Gaps]] = [[] for _ in range(MAX_GAP_BITS)]
+    for start in range(0, indices.size, CHUNK):
+        gaps = _chunk_of_gaps(indices, start)
+        chunk = symbols[start : start + CHUNK]
+        _write_symbols(gaps, exact, chunk)
+        for width, at in _classes(chunk, exact):
+            classes[width].append(gaps[at])
+    bits = [_to_bits(gaps, width) for width, chunks in enumerate(classes) for gaps in chunks]
+    raw = np.packbits(np.concatenate(bits)).tobytes() if bits else b""
+    return [bytes((exact,)), *entropy.pack(symbols), raw]
 
 
-def _symbols(gaps: Gaps, exact: int) -> NDArray[np.uint8]:
+def _chunk_of_gaps(indices: Indices, start: int) -> Gaps:
+    chunk = indices[start : start + CHUNK]
+    gaps = np.empty(chunk.size, np.int64)
+    np.subtract(chunk[1:], chunk[:-1], out=gaps[1:])
+    gaps[0] = chunk[0] - (indices[start - 1] if start else -1)
+    gaps -= 1
+    return gaps
+
+
+def _write_symbols(gaps: Gaps, exact: int, symbols: NDArray[np.uint8]) -> None:
     """A gap below 2^exact is its own symbol; above, exponent and mantissa of the gap as a float follow on."""
-    symbols = gaps.astype(np.uint8)
+    np.copyto(symbols, gaps, casting="unsafe")
     at = np.flatnonzero(gaps >> exact)
     if at.size:
         floats = gaps[at].astype(np.float64).view(np.int64) >> (52 - MANTISSA_BITS)
         first = (1023 + exact) << MANTISSA_BITS
         symbols[at] = floats - first + (1 << exact)
-    return symbols
 
 
 def _lowest(exact: int) -> Gaps:
@@ -118,11 +140,6 @@ def _classes(symbols: NDArray[np.uint8], exact: int) -> list[tuple[int, Indices]
     octaves = (symbols[at].astype(np.intp) - (1 << exact)) >> MANTISSA_BITS
     widths = octaves + (exact - MANTISSA_BITS)
     return [(int(width), at[widths == width]) for width in np.flatnonzero(np.bincount(widths)) if width]
-
-
-def _raw_bits(gaps: Gaps, symbols: NDArray[np.uint8], exact: int) -> bytes:
-    bits = [_to_bits(gaps[at], width) for width, at in _classes(symbols, exact)]
-    return np.packbits(np.concatenate(bits)).tobytes() if bits else b""
 
 
 def _add_raw_bits(cursor: Cursor, gaps: Gaps, symbols: NDArray[np.uint8], exact: int) -> None:

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.codec import entropy
-from fedprune.codec.base import Array, Cursor, Values
+from fedprune.codec.base import Array, Cursor, Part, Values
 from fedprune.codec.blocks import Blocks, check_size, read_blocks, rounded
-from fedprune.codec.values import BLOCK_VALUES, pack_planes, unpack_planes
+from fedprune.codec.values import BLOCK_VALUES, pack_planes, rotate, rotate_back, unpack_planes
 from fedprune.codec.values import CODINGS as LOSSLESS
 from fedprune.errors import DecodeError
 
 Floats = NDArray[np.float32]
 Generator = np.random.Generator | None
-Parts = tuple[list[bytes], list[bytes]]
+Parts = tuple[list[Part], list[Part]]
 
 MAX_SHIFT = 126  # 2^126 and its reciprocal are both normal float32
 TERNARY_PER_BYTE = 5
@@ -42,12 +42,13 @@ class Float16:
     """float16 of the values times a power of two, which keeps the largest below 2^15: no subnormals in updates."""
 
     def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts:
-        scales, body = [], []
+        scales: list[Part] = []
+        body: list[Part] = []
         for tensor, name in zip(values, names, strict=True):
             shift = min(15 - frexp(_largest(tensor, name))[1], MAX_SHIFT)
             scales.append(shift.to_bytes(1, "little", signed=True))
             for block in _blocks_of(tensor):
-                body += pack_planes(_rotate((block * np.float32(2.0**shift)).astype("<f2").view("<u2")))
+                body += pack_planes(rotate((block * np.float32(2.0**shift)).astype("<f2").view("<u2")))
         return scales, body
 
     def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
@@ -58,8 +59,9 @@ class Float16:
             for block in _blocks_of(out):
                 words = np.empty(block.size, "<u2")
                 unpack_planes(body, words)
+                rotate_back(words)
                 with np.errstate(over="ignore"):
-                    np.multiply(_unrotate(words).view("<f2"), np.float32(2.0**-shift), out=block)
+                    np.multiply(words.view("<f2"), np.float32(2.0**-shift), out=block)
                 _check_finite(block)
 
 
@@ -67,13 +69,13 @@ class BFloat16:
     """The upper half of a float32, rounded to nearest, ties to even; or stochastically."""
 
     def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts:
-        body = []
+        body: list[Part] = []
         for tensor, name in zip(values, names, strict=True):
             _largest(tensor, name)
             for block in _blocks_of(tensor):
                 words = block.view("<u4")
                 low = (words >> 16 & 1) + 0x7FFF if rng is None else rng.integers(0, 1 << 16, words.size, np.uint32)
-                body += pack_planes(_rotate((words + low >> 16).astype("<u2")))
+                body += pack_planes(rotate((words + low >> 16).astype("<u2")))
         return [], body
 
     def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
@@ -81,7 +83,8 @@ class BFloat16:
             for block in _blocks_of(out):
                 words = np.empty(block.size, "<u2")
                 unpack_planes(body, words)
-                block.view("<u4")[:] = _unrotate(words).astype("<u4") << 16
+                rotate_back(words)
+                np.left_shift(words, 16, out=block.view("<u4"), dtype=np.uint32)
                 _check_finite(block)
 
 
@@ -93,7 +96,7 @@ class Int8:
 
     def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts:
         blocks = Blocks.of(values, names, self.block)
-        codes = np.concatenate([*blocks.codes(values, self.levels, rng), np.empty(0, np.int8)])
+        codes = blocks.codes(values, self.levels, rng)
         return blocks.parts(), entropy.pack(self._symbols(codes))
 
     def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
@@ -105,9 +108,7 @@ class Int8:
         return codes.view(np.uint8)
 
     def _codes(self, body: Cursor, count: int) -> NDArray[np.int8]:
-        symbols = np.empty(count, np.uint8)
-        entropy.unpack(body, symbols)
-        return symbols.view(np.int8)
+        return entropy.unpack(body, count).view(np.int8)
 
 
 class Int4(Int8):
@@ -123,8 +124,7 @@ class Int4(Int8):
         return padded[::2] | padded[1::2]
 
     def _codes(self, body: Cursor, count: int) -> NDArray[np.int8]:
-        symbols = np.empty(-(-count // 2), np.uint8)
-        entropy.unpack(body, symbols)
+        symbols = entropy.unpack(body, -(-count // 2))
         codes = np.empty(2 * symbols.size, np.int8)
         codes[::2] = symbols.view(np.int8) << 4
         codes[1::2] = symbols.view(np.int8)
@@ -137,7 +137,8 @@ class Ternary:
     Wen et al. 2017), else the mean of what is above the threshold."""
 
     def encode(self, values: Sequence[Floats], names: Sequence[str], rng: Generator) -> Parts:
-        scales, codes = [], [np.empty(0, np.int8)]
+        scales: list[Part] = []
+        codes = [np.empty(0, np.int8)]
         for tensor, name in zip(values, names, strict=True):
             top = np.float32(_largest(tensor, name))
             if rng is None:
@@ -155,8 +156,7 @@ class Ternary:
         tops = np.frombuffer(scales.take(4 * len(outs)), "<f4")
         _check_finite(tops)
         count = sum(out.size for out in outs)
-        symbols = np.empty(-(-count // TERNARY_PER_BYTE), np.uint8)
-        entropy.unpack(body, symbols)
+        symbols = entropy.unpack(body, -(-count // TERNARY_PER_BYTE))
         codes, start = _from_fives(symbols), 0
         for out, top in zip(outs, tops, strict=True):
             np.multiply(codes[start : start + out.size], top, out=out)
@@ -184,14 +184,6 @@ def _blocks_of(values: Floats) -> Iterator[Floats]:
 def _check_finite(values: Floats) -> None:
     if not bool(np.isfinite(values).all()):
         raise DecodeError("a value is not finite where none can be")
-
-
-def _rotate(words: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    return (words << 1 | words >> 15).view(np.uint16)
-
-
-def _unrotate(words: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    return (words >> 1 | words << 15).view(np.uint16)
 
 
 def _fives(codes: NDArray[np.int8]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from fedprune.codec import entropy
-from fedprune.codec.base import Cursor, Positions, Shape, space_size
+from fedprune.codec.base import Cursor, Part, Positions, Shape, space_size
 from fedprune.codec.gaps import Gap, Rice
 from fedprune.codec.places import Places
 from fedprune.errors import DecodeError
@@ -23,7 +23,7 @@ from fedprune.mask import Bits, Indices
 class PositionCoding(Protocol):
     """`places` in the space that `shapes` make up end to end; `count` of them."""
 
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]: ...
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]: ...
 
     def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places: ...
 
@@ -31,7 +31,7 @@ class PositionCoding(Protocol):
 class Everything:
     """Nothing travels, every place of the space is meant."""
 
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
         return []
 
     def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
@@ -43,7 +43,7 @@ class Everything:
 class Bitmap:
     """One bit a place, most significant first, Huffman-coded where it pays."""
 
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
         return entropy.pack(np.packbits(places.bits))
 
     def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
@@ -53,7 +53,7 @@ class Bitmap:
 class RowsColumns:
     """Whole rows and columns, as channel pruning leaves them: two bits for each pair of axes, not one an element."""
 
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
         lines = []
         for bits, shape in _split_bits(places.bits, shapes):
             block = bits.reshape(shape)
@@ -74,8 +74,8 @@ class RowsColumns:
 class Csr:
     """Row lengths, then columns, as the narrowest integers that hold them: what other programs know."""
 
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[bytes]:
-        parts = []
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
+        parts: list[Part] = []
         for indices, shape in _split(places.indices, shapes):
             rows, columns = np.divmod(indices, max(shape.width, 1))
             lengths = np.bincount(rows, minlength=shape.rows)
@@ -125,8 +125,7 @@ def _split(indices: Indices, shapes: Sequence[Shape]) -> list[tuple[Indices, Sha
 
 
 def _unpack_bits(cursor: Cursor, size: int) -> Bits:
-    packed = np.empty(-(-size // 8), np.uint8)
-    entropy.unpack(cursor, packed)
+    packed = entropy.unpack(cursor, -(-size // 8))
     if size % 8 and packed[-1] & (0xFF >> size % 8):
         raise DecodeError("a bitmap has bits beyond its end")
     return np.unpackbits(packed, count=size).view(np.bool_)

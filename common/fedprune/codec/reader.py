@@ -6,7 +6,6 @@ frame only says how that memory is filled, and is refused where it says somethin
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -136,7 +135,7 @@ class UpdateReader:
         scales.done()
         if dtype == "bool" and bool((values.view(np.uint8) > 1).any()):
             raise DecodeError("a truth value that is neither 0 nor 1")
-        if segment.proof is not None and zlib.crc32(values.data) != segment.proof:
+        if segment.proof is not None and value_codings.proof_of(values) != segment.proof:
             raise VersionError(
                 "values were coded against another base than ours",
                 next_step="Pull the version that the frame names, or send the values whole",

@@ -7,13 +7,13 @@ The writer and the reader both go through the segments of a frame one at a time.
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fedprune.codec import chooser, container, lossy
+from fedprune.codec import values as value_codings
 from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
-from fedprune.codec.base import LOSSY, Array, Content, Plan, Positions, Shape, Values
+from fedprune.codec.base import LOSSY, Array, Content, Part, Plan, Positions, Shape, Values
 from fedprune.codec.grouping import Groups, group
 from fedprune.codec.places import Places
 from fedprune.errors import LocalError
@@ -66,7 +66,7 @@ def iter_update(
     base: Mapping[str, Array] | None = None,
     version: Version | None = None,
     content: Content = Content.WEIGHTS,
-) -> Iterator[bytes]:
+) -> Iterator[Part]:
     """The frame of `encode_update` in parts, made while they are taken: one segment is in memory at a time."""
     if content is Content.MASK:
         raise LocalError("a mask is no update", next_step="Use encode_mask_set")
@@ -118,13 +118,13 @@ def _segment(specs: list[TensorSpec], has_base: bool, source: _Source) -> contai
         places=choice.parts,
         scales=scales,
         body=body,
-        proof=zlib.crc32(values.data) if coding is Values.DIFFERENCE else None,
+        proof=value_codings.proof_of(values) if coding is Values.DIFFERENCE else None,
     )
 
 
 def _values(
     values: Array, ends: list[int], base: Array | None, specs: list[TensorSpec], plan: Plan
-) -> tuple[Values, list[bytes], list[bytes]]:
+) -> tuple[Values, list[Part], list[Part]]:
     """The coding, scales and symbols of a segment's values; with loss only where that is smaller than raw."""
     if plan.is_lossy_for(specs[0]):
         coding = LOSSY[plan.values]
