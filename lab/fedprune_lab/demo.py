@@ -24,7 +24,7 @@ from fedprune_lab.comparison import compare
 from fedprune_lab.nursery import Job
 from fedprune_lab.processes import Processes
 from fedprune_lab.relay import relay_in_background
-from fedprune_lab.report import REPORT, print_notes, print_sums, read
+from fedprune_lab.report import REPORT, notes, print_sums, read
 from fedprune_lab.view import View, open_view
 
 HOST = "127.0.0.1"
@@ -33,6 +33,8 @@ CLIENTS = 4
 ROUNDS = 40
 DENSITY = 0.1
 SEED = 1
+EPOCHS = 2
+LEARNING_RATE = 0.1
 POLL_S = 0.1
 COORDINATOR = "coordinator"
 
@@ -57,7 +59,7 @@ class Plan:
         return RunConfig(
             run=RunSection(name=name, rounds=self.rounds, seed=self.seed),
             clients=ClientsSection(expect=self.clients, min_clients=self.clients),
-            training=TrainingSection(held_out=0.0),
+            training=TrainingSection(epochs=EPOCHS, learning_rate=LEARNING_RATE, held_out=0.0),
             pruning=PruningSection(density=density),
         )
 
@@ -90,9 +92,10 @@ def run_demo(plan: Plan, console: Console) -> dict[str, Any]:
 def print_outcome(plan: Plan, console: Console) -> None:
     """Dense beside pruned, and where everything lies."""
     _, runs = read(plan.out / REPORT)
-    for run in runs:
-        print_notes(run, console)
     print_sums(runs, console)
+    # Both runs tend to have the same notes.
+    for note in dict.fromkeys(note for run in runs for note in notes(run)):
+        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"all of it, round by round: fedprune report {plan.out}", highlight=False, soft_wrap=True)
 
 
@@ -123,7 +126,8 @@ def _jobs(plan: Plan, configs: Sequence[RunConfig], port: int, dialled_port: int
     jobs = [Job(name=COORDINATOR, arguments=serve, log=str(plan.out / f"{COORDINATOR}.log"))]
     for number in range(1, plan.clients + 1):
         name = f"client-{number}"
-        join = ["client", "--server", f"{HOST}:{dialled_port}", "--name", name, *task]
+        join = ["client", "--server", f"{HOST}:{dialled_port}", "--name", name, *task, "--threads", "1"]
+        join += ["--state", str(plan.out / "clients")]
         jobs.append(Job(name=name, arguments=join, log=str(plan.out / f"{name}.log")))
     return jobs
 

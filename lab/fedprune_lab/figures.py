@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedprune.traffic import Ratio, Traffic
+from fedprune.traffic import Ratio
 
 UNITS = (("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000))
 UNKNOWN = "-"
@@ -43,11 +43,6 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s"
-
-
-def up_down(traffic: Traffic | None) -> str:
-    """Both directions: "1.2 MB up, 980 kB down"."""
-    return UNKNOWN if traffic is None else f"{size(traffic.up)} up, {size(traffic.down)} down"
 
 
 def ratio_up_down(ratio: Ratio | None) -> str:

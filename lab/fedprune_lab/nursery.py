@@ -24,7 +24,7 @@ from typing import TextIO
 from fedprune_lab import cli
 
 # The first step of an optimizer imports torch._dynamo.
-WARM_MODULES = ("torch._dynamo", "fedprune_server.serve", "fedprune_client.runner")
+WARM_MODULES = ("torch._dynamo", "fedprune_server.serve", "fedprune_client.start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,8 @@ def print_report(runs: tuple[RunReport, ...], console: Console) -> None:
     """Each run's rounds and sums; a dense and a pruned run also side by side."""
     for run in runs:
         console.print(rounds_table(list(run.rounds), title=f"{run.name} ({run.outcome})"))
-        print_notes(run, console)
+        for note in notes(run):
+            _line(console, f"  {note}")
     print_sums(runs, console)
 
 
@@ -66,17 +67,16 @@ def print_sums(runs: Sequence[RunReport], console: Console) -> None:
         _line(console, f"  accuracy changed by {change} points (means of the last {LAST_ROUNDS} evaluations)")
 
 
-def print_notes(run: RunReport, console: Console) -> None:
+def notes(run: RunReport) -> list[str]:
     """What a reader must know about the figures."""
-    notes = list(run.warnings)
+    found = list(run.warnings)
     if run.accuracy_source:
-        notes.append(f"accuracy is measured on {run.accuracy_source}")
+        found.append(f"accuracy is measured on {run.accuracy_source}")
     if run.socket_unavailable:
-        notes.append(f"no socket bytes: {run.socket_unavailable}")
+        found.append(f"no socket bytes: {run.socket_unavailable}")
     if run.steady_state is None:
-        notes.append(f"no steady state: fewer than {FEWEST_STEADY_ROUNDS} rounds after the last mask change")
-    for note in notes:
-        _line(console, f"  {note}")
+        found.append(f"no steady state: fewer than {FEWEST_STEADY_ROUNDS} rounds after the last mask change")
+    return found
 
 
 def summary(runs: Sequence[RunReport]) -> Table:
@@ -121,15 +121,18 @@ def _ratio(span: Span | None) -> str:
 
 _ROWS = (
     ("accuracy, last", lambda run: figures.percent(run.final.accuracy)),
-    ("accuracy, last rounds' mean", lambda run: figures.percent(run.final.accuracy_last_rounds)),
-    ("density of the prunable weights", lambda run: figures.percent(run.final.density)),
+    (f"accuracy, mean of last {LAST_ROUNDS}", lambda run: figures.percent(run.final.accuracy_last_rounds)),
+    ("density of prunable weights", lambda run: figures.percent(run.final.density)),
     ("density of all weights (q)", lambda run: figures.percent(run.q)),
     ("rounds", lambda run: str(run.totals.rounds)),
-    ("payload", lambda run: figures.up_down(run.totals.payload)),
-    ("socket", lambda run: figures.up_down(run.totals.socket)),
-    ("raw dense equivalent", lambda run: figures.up_down(run.totals.dense_equivalent)),
+    ("payload up", lambda run: figures.size(run.totals.payload.up)),
+    ("payload down", lambda run: figures.size(run.totals.payload.down)),
+    ("socket up", lambda run: figures.size(run.totals.socket and run.totals.socket.up)),
+    ("socket down", lambda run: figures.size(run.totals.socket and run.totals.socket.down)),
+    ("raw dense equivalent up", lambda run: figures.size(run.totals.dense_equivalent.up)),
+    ("raw dense equivalent down", lambda run: figures.size(run.totals.dense_equivalent.down)),
     ("fewer than raw, whole run", lambda run: _ratio(run.totals)),
     ("fewer than raw, steady state", lambda run: _ratio(run.steady_state)),
     ("steady state", _steady),
-    ("time", lambda run: figures.seconds(run.totals.seconds)),
+    ("time in rounds", lambda run: figures.seconds(run.totals.seconds)),
 )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedprune.traffic import Ratio, Traffic
+from fedprune.traffic import Ratio
 from fedprune_lab import figures
 
 
@@ -42,6 +42,5 @@ def test_shares_gaps_and_ratios() -> None:
 
 
 def test_both_directions() -> None:
-    assert figures.up_down(Traffic(up=1000, down=5)) == "1.00 kB up, 5 B down"
     assert figures.ratio_up_down(Ratio(up=2.0, down=None, both=3.0)) == "2.00x up, - down"
-    assert (figures.up_down(None), figures.ratio_up_down(None)) == ("-", "-")
+    assert figures.ratio_up_down(None) == "-"
