@@ -24,13 +24,52 @@ RunFolder = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
+Out = Annotated[Path, typer.Option(metavar="DIR", help="The demo makes its folder in here.")]
+Clients = Annotated[int, typer.Option(min=1, help="Client processes.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each of the two runs.")]
+Density = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the weights that is left at the end.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the first model and of the batches.")]
+Relay = Annotated[bool, typer.Option("--relay", help="Count the bytes a third time, between the two sides.")]
+
+
+@app.command("demo")
+def demo(
+    out: Out = Path("runs"),
+    clients: Clients = 4,
+    rounds: Rounds = 40,
+    density: Density = 0.1,
+    seed: Seed = 1,
+    relay: Relay = False,
+    as_json: Json = False,
+) -> None:
+    """A whole federation on this machine, twice: dense, then pruned to a tenth.
+
+    \b
+    Example: fedprune demo
+             fedprune demo --clients 8 --density 0.05 --json
+    """
+    from rich.console import Console
+
+    from fedprune_lab import demo as demos
+
+    plan = demos.Plan(
+        out=demos.free_folder(out, "demo"), rounds=rounds, clients=clients, density=density, seed=seed, relay=relay
+    )
+    console = Console(stderr=as_json)
+    whole = demos.run_demo(plan, console)
+    if as_json:
+        commands.print_json(whole)
+    else:
+        demos.print_outcome(plan, console)
+
+
 app.command("server")(server.serve)
 app.command("client")(client.run)
 app.command("check")(client.check)
 app.command("health")(server.health)
 
 
-@app.command()
+@app.command("report")
 def report(run: RunFolder, as_json: Json = False) -> None:
     """Show what a run did: accuracy, density and bytes, round by round.
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from fedprune_client import app as client_app
 from fedprune_lab import cli
@@ -24,7 +23,7 @@ sys.exit(f"imported for --help: {{{{heavy}}}}" if heavy else code)
 
 
 def verbs() -> list[str]:
-    return list(typer.main.get_command(cli.app).commands)
+    return [str(command.name) for command in cli.app.registered_commands]
 
 
 @pytest.mark.parametrize(
