@@ -56,7 +56,7 @@ class Closing:
     aggregator: Aggregator
     pruner: Pruner
     evaluate: Evaluator | None
-    evaluates: Callable[[int], bool]
+    due: Callable[[int], bool]
     clock: Callable[[], float]
 
     @property
@@ -99,7 +99,7 @@ class Closing:
             mask.apply(arrays)
         prepared = self.versions.prepare(arrays, mask, round_=round_, step=True)
         began_s = self.clock()
-        score = self.evaluate(prepared.arrays) if self.evaluate and self.evaluates(round_) else None
+        score = self.evaluate(prepared.arrays) if self.evaluate and self.due(round_) else None
         return Closed(
             receipts=receipts,
             prepared=prepared,

@@ -18,6 +18,7 @@ from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events
 from fedprune_server.interceptors import Caller
 from fedprune_server.members import Member, Members
+from fedprune_server.recovery import Resumption
 from fedprune_server.run import Run
 
 Queue = asyncio.Queue[pb.CoordinatorMessage | None]
@@ -34,13 +35,21 @@ class Coordinator:
     run: Run | None = None
     shutdown: bool = False
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: Run, resumed: Resumption | None) -> None:
         """Go on with another run and the clients that are here; their indices follow the run's own store."""
         self.run = run
         for member in sorted(self.members, key=lambda m: m.index):
             member.index = run.store.client_index(member.identity)
+        if resumed is not None:
+            run.resume(resumed.assigned)
         for member in self.members.connected:
             run.dispatch(events.Joined(member.index))
+
+    def hang_up(self) -> None:
+        """End all work streams; the clients look for a coordinator until one is there again."""
+        for member in self.members.connected:
+            if member.queue is not None:
+                member.queue.put_nowait(None)
 
     async def join(self, caller: Caller, request: pb.JoinRequest) -> pb.JoinReply:
         """Admit a client. Raises `VersionError` for another codec, `SignatureError` for another model."""

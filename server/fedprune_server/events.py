@@ -134,6 +134,13 @@ class CloseRound(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class DropRound(Effect):
+    """The round counted nothing: it ends without a new version."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class OpenEvaluation(Effect):
     """Give `cohort` the new version to evaluate."""
 

@@ -152,8 +152,8 @@ class Pruner:
 
     def observe(self, *, round: int, weights: Weights, mask: Mask, clients: Sequence[Judged] = ()) -> None:
         """Let the posteriors learn from a round's aggregate and, where given, its clients; before `propose`. Does
-        nothing for other plans."""
-        if self.beliefs is not None:
+        nothing for other plans, and nothing before the first round, when all weights are alive and none was chosen."""
+        if self.beliefs is not None and round > 0:
             counts = self._counts(round, mask)
             core = {name: int(np.count_nonzero(bits)) - counts[name] for name, bits in mask.alive.items()}
             self.beliefs.observe(mask, magnitudes(mask.schema, weights), clients, core)
@@ -212,7 +212,7 @@ class Pruner:
     ) -> Proposal:
         growth = tally_growth(mask.schema, votes)
         if self.beliefs is not None:
-            self.beliefs.observe_growth(mask, growth)
+            self.beliefs.observe_growth(mask, growth, self._counts(round, mask))
             rng = np.random.default_rng([self.seed, round])
             return _proposal(round, self.beliefs.choose(mask, self.plan.floors, version, rng), mask.density)
         ranked, counts = magnitudes(mask.schema, weights), self._counts(round, mask)

@@ -37,6 +37,7 @@ from fedprune_server.events import (
     Committed,
     DeadlinePassed,
     Declined,
+    DropRound,
     Effect,
     EndRun,
     Event,
@@ -88,10 +89,13 @@ class Rules:
     clients_evaluate: bool = False
     evaluate_every: int = 1
 
+    def due(self, round_: int) -> bool:
+        """Whether the version that this round produced is to be evaluated."""
+        return round_ == self.rounds or (self.evaluate_every > 0 and round_ % self.evaluate_every == 0)
+
     def evaluates(self, round_: int) -> bool:
-        """Whether the clients evaluate the version that this round produced."""
-        due = round_ == self.rounds or (self.evaluate_every > 0 and round_ % self.evaluate_every == 0)
-        return self.clients_evaluate and due
+        """Whether it is due and the clients have to do it."""
+        return self.clients_evaluate and self.due(round_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,7 @@ class RunState:
     accepted: frozenset[int] = frozenset()
     declined: frozenset[int] = frozenset()
     extended: bool = False
+    unevaluated: bool = False
     empty_rounds: int = 0
     counted: int = 0
     stopping: str | None = None
@@ -169,10 +174,12 @@ def _join(state: RunState, event: Event) -> Step:
     state = replace(state, connected=connected, shards=shards)
     working = state.phase in (Phase.TRAINING, Phase.EVALUATING) and event.client in state.pending
     greet = Greet(event.client, event.client in shards, working)
-    if state.phase is Phase.GATHERING:
+    if state.phase is not Phase.GATHERING:
+        return state, (away, greet)
+    if state.connected.issuperset(state.shards):
         opened, effects = _next_round(state)
-        return opened, (away, greet, *effects)
-    return state, (away, greet)
+        return opened, (away, greet, ClearTimer("settle"), *effects)
+    return state, (away, greet, SetTimer("settle", rules.grace_s, Settled()), Say(_waiting(state)))
 
 
 def _waiting(state: RunState) -> str:
@@ -191,7 +198,9 @@ def _leave(state: RunState, event: Event) -> Step:
 
 
 def _settle(state: RunState, event: Event) -> Step:
-    if state.shards or len(state.connected) < max(1, state.rules.min_clients):
+    if state.shards:
+        return _next_round(state)
+    if len(state.connected) < max(1, state.rules.min_clients):
         return state, (Say(_waiting(state)),)
     return _freeze(state)
 
@@ -206,9 +215,11 @@ def _next_round(state: RunState) -> Step:
     """Open the next round, or end, or wait for clients: the only way forward from a committed version."""
     if state.stopping is not None:
         return _end(state, "stopped", state.stopping)
+    candidates = state.candidates
+    if state.unevaluated and candidates:
+        return _open_evaluation(state)
     if state.round >= state.rules.rounds:
         return _end_of_rounds(state)
-    candidates = state.candidates
     if len(candidates) < max(1, state.rules.min_clients):
         state = replace(state, phase=Phase.GATHERING, cohort=())
         return state, (Say(_waiting(state)),)
@@ -292,7 +303,7 @@ def _empty_round(state: RunState, cleared: tuple[Effect, ...]) -> Step:
         ended, effects = _end(state, "failed", f"{empty} rounds in a row counted no update; the last: {why}")
     else:
         ended, effects = _next_round(state)
-    return ended, (*cleared, warning, *effects)
+    return ended, (*cleared, warning, DropRound(state.round), *effects)
 
 
 def _deadline(state: RunState, event: Event) -> Step:
@@ -314,21 +325,46 @@ def _deadline(state: RunState, event: Event) -> Step:
 
 
 def _committed(state: RunState, event: Event) -> Step:
-    if state.rules.evaluates(state.round) and state.stopping is None:
-        cohort = tuple(c for c in state.cohort if c in state.connected)
-        if cohort:
-            state = replace(
-                state, phase=Phase.EVALUATING, cohort=cohort, accepted=frozenset(), declined=frozenset(), reasons=()
-            )
-            timer = SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())
-            return state, (OpenEvaluation(state.round, cohort), timer)
-    return _next_round(state)
+    return _next_round(replace(state, unevaluated=state.rules.evaluates(state.round)))
+
+
+def _open_evaluation(state: RunState) -> Step:
+    """The clients of the round score its version; whoever is there, if they have all gone."""
+    cohort = tuple(c for c in state.cohort if c in state.connected) or state.candidates
+    state = replace(
+        state,
+        phase=Phase.EVALUATING,
+        cohort=cohort,
+        accepted=frozenset(),
+        declined=frozenset(),
+        unevaluated=False,
+        reasons=(),
+    )
+    timer = SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())
+    return state, (OpenEvaluation(state.round, cohort), timer)
 
 
 def _close_evaluation(state: RunState) -> Step:
     cleared = tuple(ClearTimer(f"grace-{c}") for c in state.pending)
     after, effects = _next_round(state)
     return after, (ClearTimer("deadline"), *cleared, CloseEvaluation(state.round), *effects)
+
+
+def resume(state: RunState) -> Step:
+    """Go on where an earlier process stopped: give the open round its deadline again and its clients time to return.
+
+    In FOLDING the accepted set is frozen already, and is folded again: the result is the same bytes.
+    """
+    if state.phase is Phase.FOLDING:
+        missing = tuple(c for c in state.cohort if c not in state.accepted)
+        return state, (CloseRound(state.round, missing),)
+    if state.phase is Phase.GATHERING:
+        return state, (Say(_waiting(state)),)
+    closed, closing = _maybe_close(state)
+    if closing:
+        return closed, closing
+    graces = (SetTimer(f"grace-{c}", state.rules.grace_s, GraceOver(c)) for c in state.pending)
+    return state, (SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()), *graces)
 
 
 def _stop_now(state: RunState, event: Event) -> Step:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedprune import wire
@@ -83,9 +83,18 @@ class Run:
 
     # what the service asks ------------------------------------------------------------------------------------
 
+    def resume(self, assigned: Mapping[int, Assignment]) -> None:
+        """Go on with what an earlier process had assigned."""
+        self._assigned.update(assigned)
+        self.accounts.round = self.state.round
+        self._carry_out(rounds.resume(self.state))
+
     def dispatch(self, event: events.Event) -> None:
         """Let something happen to the run."""
-        self.state, effects = rounds.step(self.state, event)
+        self._carry_out(rounds.step(self.state, event))
+
+    def _carry_out(self, step: rounds.Step) -> None:
+        self.state, effects = step
         for effect in effects:
             try:
                 HANDS[type(effect)](self, effect)
@@ -239,6 +248,15 @@ class Run:
             self._members[client].send(pb.CoordinatorMessage(cancel=cancel))
         self._spawn(self._fold(effect.round))
 
+    async def settle(self) -> None:
+        """Wait for what blocks (a fold, a commit) to be done."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _drop_round(self, effect: events.DropRound) -> None:
+        entries, _ = self.accounts.close_round()
+        self.store.close_round(self.run_id, effect.round, entries=entries)
+
     async def _fold(self, round_: int) -> None:
         self._say(f"round {round_}: aggregating {len(self.state.accepted)} updates")
         try:
@@ -265,13 +283,16 @@ class Run:
         record = closed.prepared.record
         await asyncio.to_thread(self.store.commit_version, record, report_json=row.to_json(), entries=entries)
         self._versions.adopt(closed.prepared)
+        await asyncio.to_thread(self.store.collect_garbage, self._versions.kept)
         if closed.proposal:
             self._output.keep_mask(closed.prepared.mask)
         if not self.state.rules.evaluates(round_):
             self._output.publish(round_)
 
     def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
-        receipts = self.store.freeze(self.run_id, effect.round, Work.EVALUATE)
+        found = self.store.freeze(self.run_id, effect.round, Work.EVALUATE)
+        # A client that was asked again after a restart counts once.
+        receipts = list({r.client: r for r in found}.values())
         score = average(receipts, [json.loads(r.metrics_json) for r in receipts])
         row = self._output.evaluated(effect.round, score)
         self.store.put_report(self.run_id, effect.round, row.to_json())
@@ -350,6 +371,7 @@ HANDS: dict[type[events.Effect], Callable[[Run, Any], None]] = {
     events.Greet: Run._greet,
     events.OpenRound: Run._open_round,
     events.CloseRound: Run._close_round,
+    events.DropRound: Run._drop_round,
     events.OpenEvaluation: Run._open_evaluation,
     events.CloseEvaluation: Run._close_evaluation,
     events.SetTimer: Run._set_timer,

@@ -11,37 +11,29 @@ import logging
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from fedprune.codec import Limits
 from fedprune.config import RunConfig
-from fedprune.errors import ConfigError, LocalError
+from fedprune.errors import ConfigError
 from fedprune.framing import MAX_MESSAGE_BYTES
-from fedprune.mask import Mask
-from fedprune.report import RoundReport
+from fedprune.report import RoundReport, RunReport
 from fedprune.sockets import SocketMeter
 from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_server import plan
-from fedprune_server.accounting import Accounts
-from fedprune_server.aggregation import fedavg
-from fedprune_server.closing import Closing, Evaluator
+from fedprune_server.building import Site, build_run, open_store
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.events import EndRun
 from fedprune_server.interceptors import Border
-from fedprune_server.output import Output
 from fedprune_server.pruner import Pruner
-from fedprune_server.rounds import RunState
 from fedprune_server.run import Run
 from fedprune_server.service import CoordinatorService
-from fedprune_server.store import RunRecord, SqliteStore, Store
 from fedprune_server.summary import byte_table
-from fedprune_server.versions import Versions
 from fedprune_server.workshop import Workshop
 
 log = logging.getLogger("fedprune.server")
@@ -57,24 +49,29 @@ SERVER_OPTIONS = (
 )
 # How long clients get to read that the last run is over.
 FAREWELL_S = 5.0
-STATE = "state"
+# How long uploads in flight get to finish when the process is told to end.
+DRAIN_S = 30.0
 
 Watcher = Callable[[RunConfig, RoundReport], None]
 
 
 @dataclass(slots=True, kw_only=True)
 class Server:
-    """One coordinator process. `watch` is told of each complete round, `say` of what is being waited for."""
+    """One coordinator process. `watch` is told of each complete round, `finished` of each run, `say` of what is being
+    waited for. `signalled` is the number of the signal that suspended it."""
 
     configs: Sequence[RunConfig]
     workshop: Workshop
     out: Path
     address: str
-    watch: Watcher
+    watch: Callable[[RunConfig, RoundReport], None]
+    finished: Callable[[RunReport], None]
     say: Callable[[str], None]
     durable: bool = True
     port: int = 0
+    signalled: int = 0
     outcomes: list[EndRun] = field(default_factory=list)
+    _suspended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def check(self) -> None:
         """Raise what is wrong with any of the runs, before a client waits for it."""
@@ -91,22 +88,34 @@ class Server:
         )
         server, state = await self._listen(coordinator)
         ticking = asyncio.create_task(self._tick(coordinator))
-        meter = SocketMeter(listening_port=self.port)
-        evaluator = await asyncio.to_thread(self.workshop.evaluator)
-        self._heed_signals(coordinator)
+        site = await self._site(coordinator)
+        self._heed_signals()
         try:
             for number, config in enumerate(self.configs):
                 more = number + 1 < len(self.configs)
-                await self._one_run(coordinator, config, evaluator, meter, state, more=more)
-                if coordinator.shutdown:
+                await self._one_run(coordinator, site, config, server, state, more=more)
+                if coordinator.shutdown or self._suspended.is_set():
                     break
         finally:
             ticking.cancel()
             await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
             await self._farewell(coordinator)
             await server.stop(grace=FAREWELL_S)
-            meter.close()
+            site.meter.close()
         return all(end.outcome == "finished" for end in self.outcomes) and len(self.outcomes) == len(self.configs)
+
+    async def _site(self, coordinator: Coordinator) -> Site:
+        return Site(
+            workshop=self.workshop,
+            evaluator=await asyncio.to_thread(self.workshop.evaluator),
+            members=coordinator.members,
+            meter=SocketMeter(listening_port=self.port),
+            out=self.out,
+            durable=self.durable,
+            watch=self.watch,
+            finished=self.finished,
+            say=self.say,
+        )
 
     async def _listen(self, coordinator: Coordinator) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
         server = grpc.aio.server(interceptors=[Border()], options=SERVER_OPTIONS)
@@ -128,84 +137,44 @@ class Server:
     async def _one_run(
         self,
         coordinator: Coordinator,
+        site: Site,
         config: RunConfig,
-        evaluator: Evaluator | None,
-        meter: SocketMeter,
+        server: grpc.aio.Server,
         state: health.aio.HealthServicer,
         *,
         more: bool,
     ) -> None:
-        folder = free_folder(self.out, config.run.name)
-        store = await asyncio.to_thread(SqliteStore, folder / STATE, durable=self.durable)
+        folder, store = await asyncio.to_thread(open_store, site, config)
         try:
-            run = await asyncio.to_thread(
-                self._build, coordinator, config, folder, store, evaluator, meter, asyncio.get_running_loop(), more
-            )
-            coordinator.begin(run)
+            loop = asyncio.get_running_loop()
+            run, resumed = await asyncio.to_thread(build_run, site, config, folder, store, more=more, loop=loop)
+            if resumed is not None:
+                self.say(f"resuming run {run.run_id}: {resumed.found}")
+            coordinator.begin(run, resumed)
             await state.set("", health_pb2.HealthCheckResponse.SERVING)
-            self.outcomes.append(await run.ended)
+            suspended = asyncio.ensure_future(self._suspended.wait())
+            either: set[asyncio.Future[Any]] = {run.ended, suspended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            suspended.cancel()
+            if run.ended.done():
+                self.outcomes.append(run.ended.result())
+            else:
+                await self._drain(coordinator, run, server, state)
         finally:
             coordinator.run = None
             store.close()
 
-    def _build(
-        self,
-        coordinator: Coordinator,
-        config: RunConfig,
-        folder: Path,
-        store: Store,
-        evaluator: Evaluator | None,
-        meter: SocketMeter,
-        loop: asyncio.AbstractEventLoop,
-        more: bool,
-    ) -> Run:
-        schema = self.workshop.schema_for(config)
-        pruner = Pruner(plan.pruning_plan(config), config.run.rounds)
-        run_id = f"{config.run.name}-{uuid.uuid4().hex[:8]}"
-        store.create_run(
-            RunRecord(run_id=run_id, name=config.run.name, config_toml=config.to_toml(), schema_digest=schema.digest)
-        )
-        rules = plan.rules(config, clients_evaluate=evaluator is None)
-        versions = Versions(store, run_id, schema, Limits.of_update(schema))
-        first = versions.prepare(self.workshop.first_arrays(config), Mask.full(schema), round_=0, step=False)
-        store.commit_version(first.record)
-        versions.adopt(first)
-        output = Output(
-            folder=folder,
-            config=config,
-            schema=schema,
-            accuracy_source="coordinator test data" if evaluator else "clients' held-out share",
-            socket_unavailable=meter.unavailable,
-            on_round=lambda row: self.watch(config, row),
-            on_end=lambda report: print(byte_table(report), flush=True),
-        )
-        output.open()
-        output.keep_mask(first.mask)
-        closing = Closing(
-            store=store,
-            run_id=run_id,
-            schema=schema,
-            versions=versions,
-            aggregator=fedavg(rate=config.aggregation.rate),
-            pruner=pruner,
-            evaluate=evaluator,
-            evaluates=lambda n: n == rules.rounds or (rules.evaluate_every > 0 and n % rules.evaluate_every == 0),
-            clock=time.monotonic,
-        )
-        return Run(
-            config=config,
-            run_id=run_id,
-            store=store,
-            members=coordinator.members,
-            versions=versions,
-            closing=closing,
-            accounts=Accounts(coordinator.members, meter),
-            output=output,
-            state=RunState(rules=rules),
-            more=more,
-            say=self.say,
-            loop=loop,
-        )
+    async def _drain(
+        self, coordinator: Coordinator, run: Run, server: grpc.aio.Server, state: health.aio.HealthServicer
+    ) -> None:
+        """Take nothing new, finish what is in flight, leave the run to the next process."""
+        await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        coordinator.hang_up()
+        await server.stop(grace=DRAIN_S)
+        await run.settle()
+        rounds = run.config.run.rounds
+        self.say(f"kept: run {run.run_id} at version {run.version}, round {run.state.round} of {rounds} is open")
+        self.say("start the coordinator again in the same way and it goes on")
 
     async def _tick(self, coordinator: Coordinator) -> None:
         while True:
@@ -218,29 +187,20 @@ class Server:
         while coordinator.members.connected and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
 
-    def _heed_signals(self, coordinator: Coordinator) -> None:
-        """The first SIGINT or SIGTERM ends the run after what is committed; a second one the process."""
+    def _heed_signals(self) -> None:
+        """The first SIGINT or SIGTERM suspends; a second one kills."""
         loop = asyncio.get_running_loop()
 
-        def stop(name: str) -> None:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-            self.say(f"{name}: ending; a second one kills")
-            reply = coordinator.stop(f"stopped by {name}", shutdown=True)
-            self.say(f"kept: {reply.kept}")
+        def suspend(number: signal.Signals) -> None:
+            for known in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(known)
+            self.signalled = number
+            self.say(f"{number.name}: finishing what is in flight; a second one kills")
+            self._suspended.set()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.add_signal_handler(number, stop, number.name)
-
-
-def free_folder(out: Path, name: str) -> Path:
-    """`out`/name, or the first of name-2, name-3, ... that holds no run yet."""
-    for number in range(1, 10_000):
-        folder = out / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists():
-            return folder
-    raise LocalError("too many runs of one name", seen=name, next_step=f"Clean up {out}")
+                loop.add_signal_handler(number, suspend, number)
 
 
 def serve(
@@ -256,10 +216,12 @@ def serve(
         out=out,
         address=address,
         watch=watch or print_round,
+        finished=lambda report: print(byte_table(report), flush=True),
         say=lambda text: print(f"fedprune: {text}", file=sys.stderr, flush=True),
     )
     server.check()
-    return 0 if asyncio.run(server.run()) else 1
+    finished = asyncio.run(server.run())
+    return 128 + server.signalled if server.signalled else int(not finished)
 
 
 def print_round(config: RunConfig, row: RoundReport) -> None:

@@ -45,7 +45,7 @@ class Versions:
     def __init__(self, store: Store, run_id: str, schema: Schema, limits: Limits) -> None:
         self._store = store
         self._run_id = run_id
-        self._schema = schema
+        self.schema = schema
         self._limits = limits
         # Steps by the model version they lead to, oldest first.
         self._steps: OrderedDict[int, tuple[Part, ...]] = OrderedDict()
@@ -68,7 +68,7 @@ class Versions:
         parts: tuple[Part, ...] = ()
         if step and before is not None:
             parts, arrays = self._encode_step(before, version, arrays, mask)
-        snapshot = encode_update(arrays, schema=self._schema, plan="lossless", mask=mask, version=version)
+        snapshot = encode_update(arrays, schema=self.schema, plan="lossless", mask=mask, version=version)
         blobs = self._store.blobs
         record = VersionRecord(
             run_id=self._run_id,
@@ -91,17 +91,22 @@ class Versions:
                 self._steps.popitem(last=False)
         self._latest = prepared
 
+    @property
+    def kept(self) -> frozenset[str]:
+        """Digests of the blobs that clients which are behind may still ask for."""
+        return frozenset(part.digest for steps in self._steps.values() for part in steps)
+
     def restore(self, record: VersionRecord) -> None:
         """Take up a version that an earlier process committed; clients that are behind get the snapshot."""
         blobs = self._store.blobs
         mask = decode_mask_set(
             blobs.open(record.mask_digest),
-            schema=self._schema,
+            schema=self.schema,
             version=record.version.mask,
             base=None,
             limits=self._limits,
         )
-        arrays = decode_update(blobs.open(record.model_digest), schema=self._schema, mask=mask, limits=self._limits)
+        arrays = decode_update(blobs.open(record.model_digest), schema=self.schema, mask=mask, limits=self._limits)
         self._latest = Prepared(version=record.version, arrays=arrays, mask=mask, record=record, steps=())
 
     def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:
@@ -145,7 +150,7 @@ class Versions:
         self, before: Prepared, version: Version, arrays: Arrays, mask: Mask
     ) -> tuple[tuple[Part, ...], Arrays]:
         frame = encode_update(
-            arrays, schema=self._schema, plan="lossless", mask=mask, base=before.arrays, version=version
+            arrays, schema=self.schema, plan="lossless", mask=mask, base=before.arrays, version=version
         )
         delta = self._part(PartKind.DELTA, version, before.version, self._store.blobs.put(frame))
         if before.mask.version == mask.version:

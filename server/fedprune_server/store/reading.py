@@ -123,10 +123,12 @@ class Reading:
         receipts = self._database.rows(
             "SELECT * FROM receipts WHERE run_id = ? AND round = ? ORDER BY client, assignment_id", run_id, number
         )
+        last = self._database.one("SELECT MAX(round) AS round FROM rounds WHERE run_id = ?", run_id)
         return Recovery(
             run=self.run(run_id),
             shards=self.shards(run_id),
             latest=self.latest_version(run_id),
+            last_round=last["round"] if last is not None and last["round"] is not None else 0,
             open_round=open_round,
             assignments=self.assignments(run_id, number) if open_round else (),
             receipts=tuple(from_row(ReceiptRecord, r) for r in receipts),
