@@ -7,7 +7,7 @@ written down in docs/format.md.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
@@ -148,9 +148,9 @@ def _overhead_bytes(schema: Schema) -> int:
 
 def mask_count(mask: Mask | None, spec: TensorSpec) -> int:
     """How many elements of a tensor can travel: those alive under `mask`, or all."""
-    if mask is None or spec.role is not Role.PRUNABLE:
+    if mask is None or spec.role is not Role.PRUNABLE or bool(mask.alive[spec.name].all()):
         return spec.size
-    return int(np.count_nonzero(mask.alive[spec.name]))
+    return mask.indices(spec.name).size
 
 
 class Packed(NamedTuple):
@@ -191,6 +191,11 @@ class Shape(NamedTuple):
 def space_size(shapes: Sequence[Shape]) -> int:
     """Number of places in the space that `shapes` make up end to end."""
     return sum(shape.size for shape in shapes)
+
+
+def length(parts: Iterable[Part]) -> int:
+    """Bytes of all parts together."""
+    return sum(map(len, parts))
 
 
 class Cursor:

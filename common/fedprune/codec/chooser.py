@@ -14,11 +14,13 @@ from math import log2
 
 from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
-from fedprune.codec.base import Array, Part, Plan, Positions, Shape, Values, space_size
+from fedprune.codec.base import Array, Part, Plan, Positions, Shape, Values, length, space_size
 from fedprune.codec.places import Places
 
-SAMPLE_VALUES = 1 << 16
-WORTH_TRYING = 1.3  # places of real nets have structure: an estimate this much above the best may still win
+SAMPLE_VALUES = 1 << 14
+SMALL_SPACE = 1 << 18
+# Places of real nets have structure, so an estimate above the best may still win; in a large space it costs time.
+WORTH_TRYING = {"small": 1.3, "large": 1.03}
 RICE_PLACES = 1 << 12
 
 
@@ -33,7 +35,7 @@ class Choice:
     @property
     def size(self) -> int:
         """Length in bytes."""
-        return sum(map(len, self.parts))
+        return length(self.parts)
 
 
 def choose_positions(places: Places, shapes: Sequence[Shape], plan: Plan) -> Choice:
@@ -49,7 +51,7 @@ def alternatives(places: Places, shapes: Sequence[Shape], plan: Plan) -> list[Ch
         return [_try(Positions.ALL, places, shapes, plan)]
     size, count = space_size(shapes), places.count
     costs = {c: _cost_s(c, estimate_bytes(c, size, count), size, count, plan) for c in _candidates(count)}
-    bound = WORTH_TRYING * min(costs.values())
+    bound = WORTH_TRYING["small" if size < SMALL_SPACE else "large"] * min(costs.values())
     return [_try(coding, places, shapes, plan) for coding, cost in costs.items() if cost <= bound]
 
 
@@ -60,7 +62,7 @@ def _candidates(count: int) -> list[Positions]:
 
 def _try(coding: Positions, places: Places, shapes: Sequence[Shape], plan: Plan) -> Choice:
     parts = position_codings.CODINGS[coding].encode(places, shapes)
-    cost = _cost_s(coding, sum(map(len, parts)), space_size(shapes), places.count, plan)
+    cost = _cost_s(coding, length(parts), space_size(shapes), places.count, plan)
     return Choice(coding=coding, parts=parts, cost_s=cost)
 
 
@@ -73,11 +75,13 @@ def entropy_bytes(size: int, count: int) -> float:
 
 
 def estimate_bytes(coding: Positions, size: int, count: int) -> float:
-    """Length of a coding for random places."""
-    bound = entropy_bytes(size, count)
+    """Length of a coding for random places: factors over the entropy, fitted to docs/codec-bench.md."""
+    bound, p = entropy_bytes(size, count), count / max(size, 1)
     if coding is Positions.BITMAP:
-        return min(size / 8, max(bound * 1.01, size / 64) + 80)
-    return bound * 1.03 + 9 if coding is Positions.RICE else bound * 1.01 + 60
+        return min(size / 8, bound * (1 + 0.0004 / max(p, 1e-4) ** 2)) + 80
+    if coding is Positions.GAP:
+        return bound * (1.01 + 0.32 * max(0.0, p - 0.25)) + 60
+    return bound * 1.03 + 9
 
 
 def _cost_s(coding: Positions, length: float, size: int, count: int, plan: Plan) -> float:
@@ -92,16 +96,16 @@ def _cost_s(coding: Positions, length: float, size: int, count: int, plan: Plan)
 
 def choose_lossless(values: Array, dtype: str, base: Array | None) -> tuple[Values, list[Part]]:
     """The coding and bytes of `values` [n]: decided on a sample, taken back where raw is not larger."""
-    candidates = [Values.PLANES] if base is None else [Values.PLANES, Values.DIFFERENCE]
-    coding = min(candidates, key=lambda c: _sample_bytes(c, values, dtype, base))
-    parts = value_codings.CODINGS[coding].encode(values, dtype, base)
-    if sum(map(len, parts)) < values.nbytes:
+    coding = Values.PLANES
+    if base is not None:
+        sample = slice((values.size - SAMPLE_VALUES) // 2, None) if values.size > SAMPLE_VALUES else slice(None)
+        piece, origin = values[sample][:SAMPLE_VALUES], base[sample][:SAMPLE_VALUES]
+        coding = min((Values.PLANES, Values.DIFFERENCE), key=lambda c: length(_encode(c, piece, dtype, origin)))
+    parts = _encode(coding, values, dtype, base)
+    if length(parts) < values.nbytes:
         return coding, parts
-    return Values.RAW, value_codings.CODINGS[Values.RAW].encode(values, dtype, base)
+    return Values.RAW, _encode(Values.RAW, values, dtype, base)
 
 
-def _sample_bytes(coding: Values, values: Array, dtype: str, base: Array | None) -> int:
-    cut = slice((values.size - SAMPLE_VALUES) // 2, None) if values.size > SAMPLE_VALUES else slice(None)
-    sample = values[cut][:SAMPLE_VALUES]
-    origin = None if base is None else base[cut][:SAMPLE_VALUES]
-    return sum(map(len, value_codings.CODINGS[coding].encode(sample, dtype, origin)))
+def _encode(coding: Values, values: Array, dtype: str, base: Array | None) -> list[Part]:
+    return value_codings.CODINGS[coding].encode(values, dtype, base)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fedprune.codec.base import CODEC_VERSION, Content, Cursor, Part, Positions, Values, varint
+from fedprune.codec.base import CODEC_VERSION, Content, Cursor, Part, Positions, Values, length, varint
 from fedprune.errors import DecodeError, DigestError, VersionError
 from fedprune.tensor import Version
 
@@ -173,7 +173,7 @@ def _read_header(cursor: Cursor) -> Header:
 
 
 def _segment_head(segment: Coded) -> bytes:
-    sizes = [sum(map(len, parts)) for parts in (segment.places, segment.scales, segment.body)]
+    sizes = [length(parts) for parts in (segment.places, segment.scales, segment.body)]
     head = bytes((segment.positions, segment.values)) + b"".join(varint(n) for n in (segment.count, *sizes))
     return head if segment.proof is None else head + segment.proof.to_bytes(PROOF_BYTES, "little")
 

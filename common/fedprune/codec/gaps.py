@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.codec import entropy
-from fedprune.codec.base import Cursor, Part, Shape, space_size, varint
+from fedprune.codec.base import Cursor, Part, Shape, length, space_size, varint
 from fedprune.codec.places import Places
 from fedprune.errors import DecodeError
 from fedprune.mask import Indices
@@ -34,7 +34,7 @@ class Gap:
 
     def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
         choices = EXACT_BITS if places.count < LONG_STREAM else EXACT_BITS[-1:]
-        return min((_encode(places.indices, exact) for exact in choices), key=lambda parts: sum(map(len, parts)))
+        return min((_encode(places.indices, exact) for exact in choices), key=length)
 
     def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
         exact = cursor.byte()
@@ -120,7 +120,7 @@ def _chunk_of_gaps(indices: Indices, start: int) -> Gaps:
 def _write_symbols(gaps: Gaps, exact: int, symbols: NDArray[np.uint8]) -> None:
     """A gap below 2^exact is its own symbol; above, exponent and mantissa of the gap as a float follow on."""
     np.copyto(symbols, gaps, casting="unsafe")
-    at = np.flatnonzero(gaps >> exact)
+    at = np.flatnonzero(gaps >= 1 << exact)
     if at.size:
         floats = gaps[at].astype(np.float64).view(np.int64) >> (52 - MANTISSA_BITS)
         first = (1023 + exact) << MANTISSA_BITS

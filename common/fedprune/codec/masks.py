@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,25 +23,42 @@ SINGLE = "mask"
 WORTH_WHOLE = 0.25  # changed share of the alive weights from which the whole mask is tried beside the difference
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """Everything a segment is made from; `kinds` and `counts` (of alive weights) tensor by tensor."""
+
+    mask: Mask
+    base: Mask | None
+    kinds: list[str]
+    counts: list[int]
+    plan: Plan
+
+
 def encode_mask_set(mask: Mask, *, base: Mask | None = None, plan: Plan | None = None) -> bytes:
     """One frame with all of `mask`; `base` is a mask of the same model that the receiver holds."""
+    return _encode(mask, base, plan or Plan(), fingerprint=container.short_digest(mask.fingerprint))
+
+
+def _encode(mask: Mask, base: Mask | None, plan: Plan, fingerprint: bytes | None) -> bytes:
     if base is not None and base.schema.digest != mask.schema.digest:
         raise LocalError("the base mask is of another model", seen=base.schema.digest, expected=mask.schema.digest)
     specs = mask.schema.prunable
-    kinds = [_kind(mask.alive[spec.name], Shape.of(spec)) for spec in specs]
+    counts = [int(np.count_nonzero(mask.alive[spec.name])) for spec in specs]
+    kinds = [_kind(mask.alive[spec.name], n, Shape.of(spec)) for spec, n in zip(specs, counts, strict=True)]
     sizes = [0 if kind == "lines" else spec.size for kind, spec in zip(kinds, specs, strict=True)]
     groups = group(kinds, sizes)
     header = container.Header(
         content=Content.MASK,
         version=Version(mask=mask.version),
         schema=container.short_digest(mask.schema.digest),
-        mask=container.short_digest(mask.fingerprint),
+        mask=fingerprint,
         base=None if base is None else container.short_digest(base.fingerprint),
         owner=groups.owner,
         segments=len(groups.members),
     )
+    source = _Source(mask=mask, base=base, kinds=kinds, counts=counts, plan=plan)
     sink = io.BytesIO()
-    sink.writelines(container.write(header, _segments(mask, base, kinds, groups, plan or Plan())))
+    sink.writelines(container.write(header, (_segment(source, members) for members in groups.members)))
     return sink.getvalue()
 
 
@@ -68,15 +85,15 @@ def decode_mask_set(
         alive.update(_decode(segment, [schema.prunable[m] for m in members], held))
     ordered = {spec.name: alive[spec.name] for spec in schema.prunable}
     mask = Mask(schema=schema, version=frame.header.version.mask, alive=ordered)
-    if container.short_digest(mask.fingerprint) != frame.header.mask:
+    if frame.header.mask not in (None, container.short_digest(mask.fingerprint)):
         raise DigestError("the mask is not the one that was sent", seen=mask.fingerprint)
     return mask
 
 
 def encode_mask(mask: Bits, *, base: Bits | None = None, plan: Plan | None = None) -> bytes:
     """One frame with a single boolean array of any shape."""
-    whole = _single(np.asarray(mask, order="C"))
-    return encode_mask_set(whole, base=None if base is None else _single(np.asarray(base, order="C")), plan=plan)
+    whole, held = _single(np.asarray(mask, order="C")), None if base is None else _single(np.asarray(base, order="C"))
+    return _encode(whole, held, plan or Plan(), fingerprint=None)
 
 
 def decode_mask(
@@ -97,41 +114,34 @@ def _single(bits: Bits) -> Mask:
     return Mask(schema=_single_schema(bits.shape), version=0, alive={SINGLE: bits})
 
 
-def _kind(bits: Bits, shape: Shape) -> str:
+def _kind(bits: Bits, count: int, shape: Shape) -> str:
     """Tensors of one kind share index spaces: nothing pruned, pruned by whole rows and columns, anything else."""
-    if bits.all():
+    if count == bits.size:
         return "full"
-    lines = (shape.rows + shape.columns) / 8
     # the test for lines costs a look at a few rows, unless they are there
-    if lines < chooser.entropy_bytes(bits.size, int(np.count_nonzero(bits))) and is_rows_columns(bits, shape):
+    if (shape.rows + shape.columns) / 8 < chooser.entropy_bytes(bits.size, count) and is_rows_columns(bits, shape):
         return "lines"
     return "single"
 
 
-def _segments(mask: Mask, base: Mask | None, kinds: list[str], groups: Groups, plan: Plan) -> Iterator[container.Coded]:
-    for members in groups.members:
-        specs = [mask.schema.prunable[m] for m in members]
-        shapes = [Shape.of(spec) for spec in specs]
-        choices = _alternatives(mask, base, kinds[members[0]], specs, shapes, plan)
-        best = min(choices, key=lambda choice: choice.cost_s)
-        count = sum(int(np.count_nonzero(mask.alive[spec.name])) for spec in specs)
-        yield container.Coded(positions=best.coding, values=Values.NONE, count=count, places=best.parts)
+def _segment(source: _Source, members: Sequence[int]) -> container.Coded:
+    specs = [source.mask.schema.prunable[m] for m in members]
+    best = min(_alternatives(source, specs, source.kinds[members[0]]), key=lambda choice: choice.cost_s)
+    count = sum(source.counts[m] for m in members)
+    return container.Coded(positions=best.coding, values=Values.NONE, count=count, places=best.parts)
 
 
-def _alternatives(
-    mask: Mask, base: Mask | None, kind: str, specs: list[TensorSpec], shapes: list[Shape], plan: Plan
-) -> list[chooser.Choice]:
-    bits = _laid_out(mask, specs)
-    if base is not None and plan.positions is None:
-        held = _laid_out(base, specs)
+def _alternatives(source: _Source, specs: list[TensorSpec], kind: str) -> list[chooser.Choice]:
+    bits, plan = _laid_out(source.mask, specs), source.plan
+    against: list[chooser.Choice] = []
+    if source.base is not None and plan.positions is None:
+        held = _laid_out(source.base, specs)
         against = diff.alternatives(bits, held, plan)
         if np.count_nonzero(bits ^ held) < WORTH_WHOLE * np.count_nonzero(bits):
             return against
-    else:
-        against = []
     if kind == "lines" and plan.positions is None:
         plan = replace(plan, positions=Positions.ROWS_COLUMNS)
-    return [*against, *chooser.alternatives(Places.of_bits(bits), shapes, plan)]
+    return [*against, *chooser.alternatives(Places.of_bits(bits), [Shape.of(spec) for spec in specs], plan)]
 
 
 def _laid_out(mask: Mask, specs: list[TensorSpec]) -> Bits:
@@ -140,7 +150,7 @@ def _laid_out(mask: Mask, specs: list[TensorSpec]) -> Bits:
 
 
 def _check_header(header: container.Header, schema: Schema, version: int | None, base: Mask | None) -> Groups:
-    if header.content is not Content.MASK or header.mask is None:
+    if header.content is not Content.MASK:
         raise DecodeError("an update where a mask was expected", seen=header.content.name.lower())
     container.check_same("model", header.schema, container.short_digest(schema.digest))
     if header.base is not None:

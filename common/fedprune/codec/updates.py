@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fedprune.codec import chooser, container, lossy
 from fedprune.codec import values as value_codings
 from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
-from fedprune.codec.base import LOSSY, Array, Content, Part, Plan, Positions, Shape, Values
+from fedprune.codec.base import LOSSY, Array, Content, Part, Plan, Positions, Shape, Values, length
 from fedprune.codec.grouping import Groups, group
 from fedprune.codec.places import Places
 from fedprune.errors import LocalError
@@ -130,7 +130,7 @@ def _values(
         coding = LOSSY[plan.values]
         names = [spec.name for spec in specs]
         scales, body = lossy.CODINGS[coding].encode(split(lossy.floats(values), ends), names, plan.rng)
-        if sum(map(len, (*scales, *body))) < values.nbytes:
+        if length(scales) + length(body) < values.nbytes:
             return coding, scales, body
     coding, body = chooser.choose_lossless(values, specs[0].dtype, base)
     return coding, [], body
