@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedprune.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +31,12 @@ class ClientConfig:
             raise ConfigError("the coordinator's address cannot be read", seen=self.server, expected="HOST:PORT")
         if not self.task.is_file():
             raise ConfigError("there is no task file", seen=str(self.task), next_step="Check --task")
-        if not self.name or not self.name.isascii() or not self.name.isprintable():
-            raise ConfigError("the name cannot be used", seen=repr(self.name), expected="printable ASCII")
+        if not NAME.fullmatch(self.name):
+            raise ConfigError(
+                "the name cannot be used, it also names a folder",
+                seen=repr(self.name),
+                expected="up to 128 letters, digits and . _ @ - with a letter or digit first",
+            )
         if not self.data.exists():
             raise ConfigError("there is no data at --data", seen=str(self.data), next_step="Check the path")
 
