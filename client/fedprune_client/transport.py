@@ -8,6 +8,7 @@ jitter, and what is being waited for is said.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -68,6 +69,7 @@ class Link:
     def __init__(self, server: str, identity: str, *, say: Callable[[str], None]) -> None:
         self.server = server
         self._say = say
+        self._joined = asyncio.Event()
         self._identity = ((IDENTITY_KEY, identity),)
         self._channel = grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
         self._stub = rpc.CoordinatorStub(self._channel)
@@ -83,7 +85,10 @@ class Link:
             reply: pb.JoinReply = await self._stub.Join(request, metadata=self._identity, timeout=CONTROL_TIMEOUT_S)
             return reply
 
-        return await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S)
+        reply = await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S)
+        self._joined.set()
+        self._joined = asyncio.Event()
+        return reply
 
     async def work(self, outgoing: AsyncIterator[pb.ClientMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
         """One work stream, until it breaks or ends; raises `UnavailableError` when it breaks."""
@@ -163,7 +168,9 @@ class Link:
                     raise trouble from error
                 pause = random.uniform(0, delay)
                 self._say(f"{doing}: {trouble}; again in {pause:.1f} s")
-                await asyncio.sleep(pause)
+                # Whoever joins again knows that the coordinator is back: then nobody sleeps on.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._joined.wait(), pause)
                 delay = min(delay * 2, longest_s)
 
 
