@@ -57,8 +57,7 @@ def run(
         weights = weights_of(round)
         mask.apply(weights)
         need = pruner.needs(round=round, mask=mask)
-        if round:
-            pruner.observe(round=round, weights=weights, mask=mask)
+        pruner.observe(round=round, weights=weights, mask=mask)
         proposal = pruner.propose(
             round=round,
             weights=weights,
@@ -222,6 +221,16 @@ def test_posteriors_survive_a_restart() -> None:
         assert proposal is not None
         masks.append(proposal.mask.fingerprint)
     assert masks[0] == masks[1]
+
+
+def test_posteriors_learn_nothing_from_the_first_weights() -> None:
+    pruner = Pruner(PruningPlan(density=0.2, schedule="regrow", regrow="posterior"), 40)
+    pruner.check(DEMO)
+    assert pruner.beliefs is not None
+    pruner.observe(round=0, weights=weights_of(0), mask=Mask.full(DEMO))
+    assert max(float(a.max()) for a in pruner.beliefs.arrays().values()) == 1.0
+    pruner.observe(round=1, weights=weights_of(1), mask=Mask.full(DEMO))
+    assert max(float(a.max()) for a in pruner.beliefs.arrays().values()) > 1.0
 
 
 def test_merged_masks_are_pruned_back_to_the_budget() -> None:

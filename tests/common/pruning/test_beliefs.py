@@ -44,9 +44,21 @@ def test_clients_weigh_by_examples_and_may_be_unseen() -> None:
 def test_votes_judge_the_dead_that_were_asked_for() -> None:
     beliefs = Beliefs(SCHEMA, gamma=0.5, rate=8)
     votes = {"w": np.array([[0.9] * 4, [1.0, 0.25, 0, 0]], np.float32)}
-    beliefs.observe_growth(half(), votes)
-    assert beliefs.alpha["w"].tolist() == [[1] * 4, [7, 4, 1, 1]]
-    assert beliefs.beta["w"].tolist() == [[1] * 4, [3, 6, 1, 1]]
+    beliefs.observe_growth(half(), votes, {"w": 1})
+    assert beliefs.alpha["w"].tolist() == [[1] * 4, [9, 2, 1, 1]]
+    assert beliefs.beta["w"].tolist() == [[1] * 4, [1, 8, 1, 1]]
+
+
+def test_only_what_somebody_asked_for_grows() -> None:
+    beliefs, mask = Beliefs(SCHEMA), half()
+    for _ in range(9):
+        beliefs.observe(mask, UP, [], {"w": 2})
+    beliefs.observe_growth(mask, {"w": np.array([[0] * 4, [0, 1, 0, 0]], np.float32)}, {"w": 1})
+    draws = [beliefs.choose(mask, FREE, 2, np.random.default_rng(s)) for s in range(30)]
+    for chosen in draws:
+        assert not chosen.mask.alive["w"][1, [0, 2, 3]].any()
+        assert chosen.layers[0].after == chosen.layers[0].before == 4
+    assert sum(chosen.layers[0].grown for chosen in draws) > 25
 
 
 def test_the_choice_keeps_each_layers_count_and_favours_the_believed() -> None:
@@ -57,6 +69,7 @@ def test_the_choice_keeps_each_layers_count_and_favours_the_believed() -> None:
     magnitude = {"w": rng.random((40, 50), np.float32)}
     for _ in range(10):
         beliefs.observe(mask, magnitude, [], {"w": mask.alive_count // 2})
+    beliefs.observe_growth(mask, {"w": np.ones((40, 50), np.float32)}, {"w": 1600})
     before = np.random.get_state()[1].copy()  # type: ignore[index]  # the legacy tuple form
     chosen = beliefs.choose(mask, FREE, 2, np.random.default_rng(3)).mask
     # The released code reseeds the global generator every round.
