@@ -34,8 +34,8 @@ COMMANDS = """# Commands
 
 An error is one line that says what was found, what was expected and what to do next; `--debug`, anywhere on the line,
 shows the traceback too. Exit codes: 0 done, 1 failed, 2 wrong arguments or run file, 3 not connected, 4 task file.
-The verbs of one side also work where only that side is installed: `python -m fedprune_server serve` and `health`,
-`python -m fedprune_client run` and `check`.
+The verbs of one side also work where only that side is installed: `python -m fedprune_server serve`, `health`
+and `verify`, `python -m fedprune_client run` and `check`.
 
 This page is made from the commands' own help by `make docs`.
 """

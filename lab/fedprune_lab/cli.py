@@ -67,6 +67,7 @@ app.command("server")(server.serve)
 app.command("client")(client.run)
 app.command("check")(client.check)
 app.command("health")(server.health)
+app.command("verify")(server.verify)
 
 
 @app.command("report")

@@ -7,6 +7,7 @@ Arguments are parsed here and nowhere else. What needs gRPC or torch is imported
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ Overrides = Annotated[
 ]
 Peer = Annotated[str, typer.Argument(metavar="HOST:PORT", help="The coordinator.")]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the answer.", min=0.1)]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/digits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -69,6 +71,28 @@ def health(coordinator: Peer = "127.0.0.1:7400", timeout_s: Timeout = 5.0, as_js
         commands.print_json({"coordinator": coordinator, "state": state})
     else:
         print(f"{coordinator} is {state}")
+
+
+@app.command()
+def verify(run: RunFolder, as_json: Json = False) -> None:
+    """Check that what a run left behind is what was written: chain, tables, blobs and files. Exit code 1 if not.
+
+    \b
+    Example: fedprune verify runs/digits
+    """
+    from fedprune_server.store.verify import verify as check
+
+    findings = check(run)
+    if as_json:
+        commands.print_json({"run": str(run), "ok": findings.ok, **asdict(findings)})
+    else:
+        for line in (*findings.problems, *findings.notes):
+            print(line)
+        verdict = "nothing is wrong" if findings.ok else f"{len(findings.problems)} problems"
+        print(f"{run}: {verdict}; {findings.links} links, {findings.blobs} blobs, {findings.files} files")
+        print(f"head of the chain: {findings.head}")
+    if not findings.ok:
+        raise typer.Exit(commands.ExitCode.FAILED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -56,6 +56,8 @@ def test_the_verbs_of_a_side_are_the_side_s_own() -> None:
         (["client", "--server", "127.0.0.1:1", "--task", "missing.py"], 2, "there is no task file"),
         (["health", "127.0.0.1:1"], 3, "no healthy coordinator at 127.0.0.1:1"),
         (["health", "--timeout-s", "0"], 2, "0"),
+        (["verify", "missing"], 1, "no run here"),
+        (["report", "missing"], 1, "there is no report for 'missing'"),
         (["serve"], 2, "No such command 'serve'"),
     ],
 )
