@@ -80,13 +80,15 @@ PLAN_VALUES = ("lossless", *LOSSY)
 class Plan:
     """What the sender is allowed to do to the values.
 
-    `values` names the coding of the float32 weights; everything else travels lossless. `sparse` sends only what is
+    `values` names the coding of the float32 weights, `vectors` that of the ones that are no matrices (biases, norms;
+    None: the same); everything else travels lossless. `sparse` sends only what is
     not zero, inside the mask too. Tensors whose name matches a pattern of `exact` stay lossless. `rng` rounds
     stochastically (unbiased); without it, rounding is to nearest. `positions` and `link_bytes_per_s` steer the
     chooser: force one coding, or weigh bytes against time on a link of that rate.
     """
 
     values: str = "lossless"
+    vectors: str | None = None
     sparse: bool = False
     rng: np.random.Generator | None = None
     exact: tuple[str, ...] = ()
@@ -94,8 +96,9 @@ class Plan:
     link_bytes_per_s: float = 1e6
 
     def __post_init__(self) -> None:
-        if self.values not in PLAN_VALUES:
-            raise LocalError("no such value coding", seen=self.values, expected=" | ".join(PLAN_VALUES))
+        for values in (self.values, self.vectors or self.values):
+            if values not in PLAN_VALUES:
+                raise LocalError("no such value coding", seen=values, expected=" | ".join(PLAN_VALUES))
         if not self.link_bytes_per_s > 0:
             raise LocalError("a link has a rate above 0", seen=self.link_bytes_per_s)
 
@@ -104,11 +107,13 @@ class Plan:
         """A plan from its short form: the name of the value coding."""
         return cls(values=plan) if isinstance(plan, str) else plan
 
-    def is_lossy_for(self, spec: TensorSpec) -> bool:
-        """True when this tensor may lose precision: a float32 weight, and not named as exact."""
-        if self.values == "lossless" or spec.dtype != "float32" or spec.role not in (Role.PRUNABLE, Role.FREE):
-            return False
-        return not any(fnmatch.fnmatchcase(spec.name, pattern) for pattern in self.exact)
+    def coding_of(self, spec: TensorSpec) -> str:
+        """The value coding of this tensor: what the plan asks of a float32 weight, unless it is named as exact."""
+        if spec.dtype != "float32" or spec.role not in (Role.PRUNABLE, Role.FREE):
+            return "lossless"
+        if any(fnmatch.fnmatchcase(spec.name, pattern) for pattern in self.exact):
+            return "lossless"
+        return self.vectors if self.vectors is not None and len(spec.shape) < 2 else self.values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,12 +19,13 @@ from fedprune.mask import Bits
 
 
 def alternatives(now: Bits, base: Bits, plan: Plan) -> list[chooser.Choice]:
-    """The codings of `now` [size] against `base` [size], simplest first."""
+    """The codings of `now` [size] against `base` [size] that the plan allows, simplest first."""
     changed = now ^ base
     if not changed.any():
         return [chooser.Choice(coding=Positions.REF, parts=[], cost_s=0.0)]
     spaces = ((Positions.XOR, [changed]), (Positions.PARTS, [changed[base], changed[~base]]))
-    return [_choice(coding, [Places.of_bits(bits) for bits in sets], plan) for coding, sets in spaces]
+    wanted = [space for space in spaces if plan.positions in (None, space[0])]
+    return [_choice(coding, [Places.of_bits(bits) for bits in sets], plan) for coding, sets in wanted]
 
 
 def _choice(coding: Positions, sets: Iterable[Places], plan: Plan) -> chooser.Choice:

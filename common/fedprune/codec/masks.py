@@ -134,10 +134,10 @@ def _segment(source: _Source, members: Sequence[int]) -> container.Coded:
 def _alternatives(source: _Source, specs: list[TensorSpec], kind: str) -> list[chooser.Choice]:
     bits, plan = _laid_out(source.mask, specs), source.plan
     against: list[chooser.Choice] = []
-    if source.base is not None and plan.positions is None:
+    if source.base is not None and plan.positions in (None, Positions.XOR, Positions.PARTS):
         held = _laid_out(source.base, specs)
         against = diff.alternatives(bits, held, plan)
-        if np.count_nonzero(bits ^ held) < WORTH_WHOLE * np.count_nonzero(bits):
+        if np.count_nonzero(bits ^ held) < WORTH_WHOLE * np.count_nonzero(bits) or plan.positions is not None:
             return against
     if kind == "lines" and plan.positions is None:
         plan = replace(plan, positions=Positions.ROWS_COLUMNS)

@@ -72,7 +72,7 @@ def iter_update(
         raise LocalError("a mask is no update", next_step="Use encode_mask_set")
     version = version or Version()
     source = _Source(tensors=tensors, base=base, mask=as_mask(mask, schema, version), plan=Plan.of(plan))
-    kinds = [(t.dtype, source.plan.is_lossy_for(t), _has_base(t, source, content)) for t in schema]
+    kinds = [(t.dtype, source.plan.coding_of(t), _has_base(t, source, content)) for t in schema]
     groups = group(kinds, [t.size for t in schema])
     header = container.Header(
         content=content,
@@ -88,11 +88,11 @@ def iter_update(
 
 def _has_base(spec: TensorSpec, source: _Source, content: Content) -> bool:
     is_value = content is Content.WEIGHTS or spec.role in (Role.BUFFER, Role.COUNTER)
-    return source.base is not None and is_value and not source.plan.is_lossy_for(spec)
+    return source.base is not None and is_value and source.plan.coding_of(spec) == "lossless"
 
 
 def _segments(
-    schema: Schema, groups: Groups, kinds: list[tuple[str, bool, bool]], source: _Source
+    schema: Schema, groups: Groups, kinds: list[tuple[str, str, bool]], source: _Source
 ) -> Iterator[container.Coded]:
     for members in groups.members:
         specs = [schema.tensors[m] for m in members]
@@ -126,8 +126,9 @@ def _values(
     values: Array, ends: list[int], base: Array | None, specs: list[TensorSpec], plan: Plan
 ) -> tuple[Values, list[Part], list[Part]]:
     """The coding, scales and symbols of a segment's values; with loss only where that is smaller than raw."""
-    if plan.is_lossy_for(specs[0]):
-        coding = LOSSY[plan.values]
+    asked = plan.coding_of(specs[0])
+    if asked != "lossless":
+        coding = LOSSY[asked]
         names = [spec.name for spec in specs]
         scales, body = lossy.CODINGS[coding].encode(split(lossy.floats(values), ends), names, plan.rng)
         if length(scales) + length(body) < values.nbytes:
