@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ DENSITY = 0.1
 SEED = 1
 EPOCHS = 2
 LEARNING_RATE = 0.1
+EVERY = 3
 POLL_S = 0.1
 COORDINATOR = "coordinator"
 
@@ -60,7 +62,7 @@ class Plan:
             run=RunSection(name=name, rounds=self.rounds, seed=self.seed),
             clients=ClientsSection(expect=self.clients, min_clients=self.clients),
             training=TrainingSection(epochs=EPOCHS, learning_rate=LEARNING_RATE, held_out=0.0),
-            pruning=PruningSection(density=density),
+            pruning=PruningSection(density=density, every=EVERY),
         )
 
 
@@ -74,6 +76,8 @@ def run_demo(plan: Plan, console: Console) -> dict[str, Any]:
     watch = _Watch(plan.out, configs, view)
     with contextlib.ExitStack() as stack:
         stack.callback(view.close)
+        # Being told to end is treated like Ctrl-C: end everything, say so, go.
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         relay = stack.enter_context(relay_in_background(HOST, port)) if plan.relay else None
         view.say(f"starting 1 coordinator and {plan.clients} clients, each a process of its own, on {HOST}:{port}")
         processes = stack.enter_context(

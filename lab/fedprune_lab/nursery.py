@@ -17,13 +17,15 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import TextIO
 
 from fedprune_lab import cli
 
-# The first step of an optimizer imports torch._dynamo.
+# What makes a fork worth it; the first step of an optimizer imports torch._dynamo.
 WARM_MODULES = ("torch._dynamo", "fedprune_server.serve", "fedprune_client.start")
 
 
@@ -44,23 +46,24 @@ class Ended:
     code: int
 
 
-def encode(jobs: list[Job], *, warm: bool) -> str:
-    """The line that a nursery is asked with."""
+def encode(jobs: list[Job], *, warm: Sequence[str] | None) -> str:
+    """The line that a nursery is asked with: the modules to import before forking, None to start cold."""
     return json.dumps({"warm": warm, "jobs": [asdict(job) for job in jobs]}) + "\n"
 
 
 def main(asked: TextIO, told: TextIO) -> None:
     """Start what is asked for and tell of its end, job by job."""
-    plan = json.loads(asked.readline() or '{"jobs": []}')
-    jobs = [Job(**job) for job in plan["jobs"]]
-    start = _fork if plan.get("warm") else _spawn
-    if start is _fork:
-        for module in WARM_MODULES:
-            import_module(module)
-    names = {start(job): job.name for job in jobs}
+    if os.getpgrp() != os.getpid():
+        os.setsid()  # the group that is killed in the end is ours alone
+    plan = json.loads(asked.readline() or '{"warm": null, "jobs": []}')
+    for module in plan["warm"] or ():
+        import_module(module)
+    start = _spawn if plan["warm"] is None else _fork
+    names = {start(job): job.name for job in (Job(**job) for job in plan["jobs"])}
     # Asked to end, the jobs end; we stay until the last of them has.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(asked,), daemon=True).start()
+    if names:
+        threading.Thread(target=_die_with, args=(asked,), daemon=True).start()
     while names:
         pid, status = os.wait()
         ended = Ended(name=names.pop(pid), code=os.waitstatus_to_exitcode(status))
@@ -78,9 +81,12 @@ def _fork(job: Job) -> int:
         for target, source in ((0, quiet), (1, log), (2, log)):
             os.dup2(source, target)
         code = cli.run(job.arguments)
+    finally:
+        # What would print the traceback lies beyond `os._exit`.
+        if sys.exception() is not None:
+            traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-    finally:
         # Not sys.exit: what the parent has on its stack is none of ours.
         os._exit(code)
 

@@ -9,14 +9,17 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedprune_lab.nursery import Ended, Job, encode
+from fedprune_lab.nursery import WARM_MODULES, Ended, Job, encode
 
 # A coordinator that is asked to end commits first.
 GRACE_S = 3.0
+# Elsewhere a process that has loaded torch may not survive being forked.
+FORKS = sys.platform == "linux"
 LOG_LINES = 12
 
 
@@ -24,7 +27,8 @@ class Processes:
     """`with Processes(jobs) as processes`: all of them run in a process group that does not outlive the block, nor
     this process, even if that is killed."""
 
-    def __init__(self, jobs: list[Job]) -> None:
+    def __init__(self, jobs: list[Job], *, warm: Sequence[str] | None = WARM_MODULES if FORKS else None) -> None:
+        self._warm = warm
         self._jobs = {job.name: job for job in jobs}
         self._running = set(self._jobs)
         self._rest = b""
@@ -37,7 +41,7 @@ class Processes:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
         assert self._nursery.stdin is not None
-        self._nursery.stdin.write(encode(list(self._jobs.values()), warm=sys.platform == "linux").encode())
+        self._nursery.stdin.write(encode(list(self._jobs.values()), warm=self._warm).encode())
         self._nursery.stdin.flush()
         return self
 
