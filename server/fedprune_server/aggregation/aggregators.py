@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from fedprune.errors import LocalError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema
 from fedprune_server.aggregation.buffers import Statistics
-from fedprune_server.aggregation.fixed import Array, Deltas, Floats
+from fedprune_server.aggregation.fixed import BLOCK, Array, Deltas, Floats
 from fedprune_server.aggregation.inputs import Arrays, Folded, FoldInput
 from fedprune_server.aggregation.spaces import Space
 from fedprune_server.aggregation.walk import Stream, check_update, largest_counter, tensors
@@ -26,11 +26,31 @@ class Combined:
     mean: Floats
     covered: NDArray[np.bool_] | None = None
 
+    def part(self, part: slice) -> Combined:
+        """The same for a slice of the places, in the same memory."""
+        return Combined(mean=self.mean[part], covered=None if self.covered is None else self.covered[part])
+
+    def where_covered(self, values: Floats, other: Floats | float) -> Floats:
+        """`values` [n] where the difference is covered, `other` elsewhere."""
+        return values if self.covered is None else np.where(self.covered, values, other)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Whose updates count in a round, and what the people who run it should know about that."""
+
+    updates: Sequence[FoldInput]
+    warnings: tuple[str, ...] = ()
+
+    def warned(self, text: str) -> Choice:
+        """With one more warning, unless it is empty."""
+        return replace(self, warnings=(*self.warnings, text)) if text else self
+
 
 class Rule(Protocol):
     """How differences become one."""
 
-    def choose(self, schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]) -> Sequence[FoldInput]:
+    def choose(self, schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]) -> Choice:
         """A first look at all of them: who counts, and with what factor."""
 
     def combine(self, space: Space, deltas: Iterator[Deltas]) -> Combined:
@@ -45,7 +65,7 @@ class Optimizer(Protocol):
         """What it remembers of every weight."""
 
     def step(self, combined: Combined, state: dict[str, Floats]) -> Floats:
-        """The step [n]; `state` [n] by name is changed in place, where the difference is covered."""
+        """The step [n], zero where the difference is not covered; `state` (name -> [n]) is given its next values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +87,14 @@ class Composed:
             raise LocalError("nothing to fold", next_step="Keep the version; close the round without a new one")
         chosen = self.rule.choose(schema, base, mask, updates)
         fold = _Fold(self, state or {})
-        for space, stream in tensors(schema, base, mask, chosen):
+        for space, stream in tensors(schema, base, mask, chosen.updates):
             fold.take(space, stream)
         return Folded(
             arrays=fold.arrays,
             state=fold.state,
-            counted=tuple(update.party for update in chosen),
-            examples=sum(update.examples for update in chosen),
+            counted=tuple(update.party for update in chosen.updates),
             uncovered=fold.uncovered,
+            warnings=chosen.warnings,
         )
 
 
@@ -107,14 +127,20 @@ class _Fold:
         self.arrays[name] = space.moved(self._step(space, combined))
 
     def _step(self, space: Space, combined: Combined) -> Floats:
+        """The optimizer's step in the memory of the mean; its state is kept for the next fold."""
         names = {short: f"{space.spec.name}.{short}" for short in self._optimizer.names}
-        state = {short: self._remembered(space, name) for short, name in names.items()}
-        step = self._optimizer.step(combined, state)
+        kept = {short: self._remembered(space, name) for short, name in names.items()}
+        for start in range(0, space.size, BLOCK):
+            part = slice(start, min(start + BLOCK, space.size))
+            state = {short: values[part].astype(np.float64) for short, values in kept.items()}
+            combined.mean[part] = self._optimizer.step(combined.part(part), state)
+            for short, values in kept.items():
+                values[part] = state[short]
         for short, name in names.items():
-            self.state[name] = space.spread(state[short].astype(np.float32))
-        return step
+            self.state[name] = space.spread(kept[short])
+        return combined.mean
 
-    def _remembered(self, space: Space, name: str) -> Floats:
+    def _remembered(self, space: Space, name: str) -> NDArray[np.float32]:
         if name not in self._before:
-            return np.zeros(space.size)
-        return space.pack(self._before[name]).astype(np.float64)
+            return np.zeros(space.size, np.float32)
+        return np.array(space.pack(self._before[name]), np.float32)

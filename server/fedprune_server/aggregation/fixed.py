@@ -100,6 +100,18 @@ class Deltas:
                 block *= self.factor
             yield part, block
 
+    def at(self, part: slice) -> Floats:
+        """The differences of a slice, of an update that is known at every place."""
+        values = self.values[part].astype(np.float64)
+        if self.base is not None:
+            values -= self.base[part].astype(np.float64)
+        return values if self.factor == 1.0 else values * self.factor
+
+    def check(self, scale: Scale, name: str) -> None:
+        """Raise `UpdateError` when a difference is not finite or too large for `scale`."""
+        for _ in self.quantised(scale, name):
+            pass
+
     def quantised(self, scale: Scale, name: str) -> Iterator[tuple[slice, Floats]]:
         """q of `Scale`, still as float64, block by block. Raises `UpdateError` when one is not finite or too large."""
         step, limit = ldexp(1.0, scale.bits), scale.limit

@@ -53,14 +53,14 @@ class Folded:
 
     `state` is what the aggregator wants to see at the next fold, flat float32 arrays [size] by name, zero off the
     mask; empty for rules that remember nothing. `counted` are the parties whose update had a part in the result,
-    `uncovered` the number of alive weights that nobody held and that therefore stayed.
+    `uncovered` the number of alive weights that nobody held and that therefore stayed; `warnings` are for people.
     """
 
     arrays: dict[str, Array]
     state: dict[str, Array] = field(default_factory=dict)
     counted: tuple[str, ...] = ()
-    examples: int = 0
     uncovered: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 class Aggregator(Protocol):

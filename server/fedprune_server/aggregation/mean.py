@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fedprune.errors import LocalError
 from fedprune.mask import Mask
 from fedprune.tensor import Schema
-from fedprune_server.aggregation.aggregators import Combined
-from fedprune_server.aggregation.fixed import Deltas, Floats, Partial, Scale
+from fedprune_server.aggregation.aggregators import Choice, Combined
+from fedprune_server.aggregation.fixed import Deltas, Partial, Scale
 from fedprune_server.aggregation.inputs import Arrays, FoldInput
 from fedprune_server.aggregation.spaces import Space
 
@@ -22,9 +21,9 @@ from fedprune_server.aggregation.spaces import Space
 class Mean:
     """The example-weighted mean over the holders of each weight."""
 
-    def choose(self, schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]) -> Sequence[FoldInput]:
+    def choose(self, schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]) -> Choice:
         """Everyone counts."""
-        return updates
+        return Choice(updates=updates)
 
     def combine(self, space: Space, deltas: Iterator[Deltas]) -> Combined:
         """Sum exactly, then divide once."""
@@ -33,21 +32,3 @@ class Mean:
             partial.add(one, space.spec.name)
         covered = None if isinstance(partial.weights, int) else partial.weights > 0
         return Combined(mean=partial.mean(), covered=covered)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plain:
-    """Go `rate` of the way that the mean points; remembers nothing."""
-
-    rate: float = 1.0
-    names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise LocalError("the aggregation rate must be above 0", seen=self.rate)
-
-    def step(self, combined: Combined, state: dict[str, Floats]) -> Floats:
-        """`rate` times the mean, in its own memory."""
-        if self.rate != 1.0:
-            combined.mean.__imul__(self.rate)
-        return combined.mean

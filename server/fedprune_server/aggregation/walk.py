@@ -10,6 +10,7 @@ from fedprune.codec import Packed
 from fedprune.errors import UpdateError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec
+from fedprune_server.aggregation.buffers import Statistics
 from fedprune_server.aggregation.fixed import Array, Deltas, Scale
 from fedprune_server.aggregation.inputs import Arrays, FoldInput
 from fedprune_server.aggregation.spaces import Space
@@ -52,12 +53,14 @@ def weight_deltas(
 
 def check_update(schema: Schema, base: Arrays, mask: Mask, update: FoldInput) -> None:
     """Raise `UpdateError` when this update cannot be folded; costs one pass and no memory of a tensor's size."""
+    statistics = Statistics()
     for space, stream in tensors(schema, base, mask, [update]):
-        for _, packed in stream:
-            if space.spec.role is not Role.COUNTER:
-                scale = Scale.of(space.spec, space.base)
-                for _ in space.deltas(update, packed).quantised(scale, space.spec.name):
-                    pass
+        if space.spec.role is Role.COUNTER:
+            largest_counter(space, stream)
+            continue
+        deltas = (space.deltas(update, packed) for _, packed in stream)
+        for one in statistics.given(space, deltas) if space.spec.role is Role.BUFFER else deltas:
+            one.check(Scale.of(space.spec, space.base), space.spec.name)
 
 
 def largest_counter(space: Space, stream: Stream) -> Array:

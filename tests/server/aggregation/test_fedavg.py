@@ -119,9 +119,20 @@ def test_a_weight_held_by_one_client_gets_all_of_its_difference() -> None:
     theirs = Mask(schema=SCHEMA, version=1, alive={"a.weight": ~only & (np.arange(5) != 0)})
     clients = [replace(small, mask=mine, examples=1), replace(large, mask=theirs, examples=100_000)]
     folded = fedavg().fold(SCHEMA, base, mask, [as_input(c, SCHEMA, mask) for c in clients])
+    assert folded.counted == ("client 0", "client 1")
     assert folded.arrays["a.weight"][2, 3] == small.weights["a.weight"][2, 3]
     assert (folded.arrays["a.weight"][:, 0] == base["a.weight"][:, 0]).all()
     assert folded.uncovered == 4
+
+
+def test_uncovered_weights_are_counted_over_all_tensors() -> None:
+    schema = Schema(tensors=tuple(TensorSpec(name=name, shape=(2, 3)) for name in "ab"))
+    mask = Mask.full(schema)
+    base = some_base(schema, np.random.default_rng(3))
+    first = np.arange(6).reshape(2, 3) == 0
+    own = Mask(schema=schema, version=1, alive={"a": first, "b": ~first})
+    client = Client(weights={n: base[n] * own.alive[n] for n in base}, examples=1, mask=own)
+    assert fedavg().fold(schema, base, mask, [as_input(client, schema, mask)]).uncovered == 6
 
 
 def test_a_holder_outside_the_mask_of_the_run_changes_nothing_there() -> None:
@@ -223,6 +234,19 @@ class TestBadInput:
             lambda: fedavg().fold(SCHEMA, base, self.MASK, [update]),
         ):
             with pytest.raises(UpdateError, match=rf"client 0.*'{name}'"):
+                act()
+
+    def test_what_passes_the_check_can_be_folded(self) -> None:
+        """A mean that is far away passes on its own, but its square would not fit beside the variance."""
+        schema = small_schema(statistics=True)
+        mask = Mask.full(schema)
+        base = some_base(schema, np.random.default_rng(10))
+        far = Client(weights={**base, "n.running_mean": np.full(4, 1e20, np.float32)}, examples=1)
+        for act in (
+            lambda: fedavg().check(schema, base, mask, as_input(far, schema, mask)),
+            lambda: fedavg().fold(schema, base, mask, [as_input(far, schema, mask)]),
+        ):
+            with pytest.raises(UpdateError, match=r"'n\.running_var' moved too far"):
                 act()
 
     def test_good_updates_pass_the_check(self) -> None:

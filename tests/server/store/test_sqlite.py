@@ -13,6 +13,7 @@ import pytest
 from fedprune.errors import StoreError
 from fedprune_server.store import SqliteStore, Upload, Work
 from fedprune_server.store.blobs import FileBlobs
+from fedprune_server.store.rows import to_row
 
 from .conftest import RUN, UPDATE, Scene, submitted
 
@@ -89,6 +90,22 @@ class TestOneCoordinator:
         assert newer.accept(RUN, said).client == 0
         stale.close()
         newer.close()
+
+
+def test_the_key_alone_keeps_a_receipt_from_being_given_twice(state: Path) -> None:
+    """Should the check before it ever be wrong, the table still knows."""
+    store = SqliteStore(state, durable=False)
+    scene = Scene(store).begin()
+    receipt = store.accept(RUN, scene.upload(scene.open(1)[0]))
+
+    def again() -> None:
+        with store._database.transaction("accept") as tx:
+            tx.insert("receipts", to_row(receipt) | {"sha256": "other"})
+
+    with pytest.raises(StoreError, match="contradicts what is stored"):
+        again()
+    assert store.receipts(RUN, 1, Work.TRAIN) == (receipt,)
+    store.close()
 
 
 class TestTrouble:
