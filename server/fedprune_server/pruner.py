@@ -64,7 +64,7 @@ class Proposal:
 
     @property
     def floor_trimmed(self) -> int:
-        """Weights that the floors kept against the ranking."""
+        """Weights that are alive only because a floor holds them."""
         return sum(layer.floor_trimmed for layer in self.explanation)
 
     @property
@@ -144,7 +144,7 @@ class Pruner:
         scores: Mapping[str, Scores] | None = None,
     ) -> Proposal | None:
         """The mask at `density`, whatever the schedule says; None where `mask` is already that sparse."""
-        if self.plan.threshold is None and self.plan.measure == "weights" and mask.density <= density:
+        if self._is_within(density, mask):
             return None
         chosen = self._select(density, round, weights, mask, next_mask_version, scores)
         target = density if self.plan.threshold is None else chosen.mask.density
@@ -181,21 +181,30 @@ class Pruner:
         plan = self.plan
         if plan.method == "synflow" and scores is None:
             return synflow_mask(weights, mask, density, plan.floors, version)
-        ranked = self._scores(round, weights, mask, scores)
+        ranked = self._scores(weights, mask, scores)
         if plan.threshold is not None:
             kind, value = plan.threshold
             rule = absolute_threshold if kind == "absolute" else mean_threshold
-            parts: Sequence[Share] | CostShare = rule(ranked, mask, value)
+            # Before the first round a threshold that empties a layer is a mistake to be told; later it is a fact.
+            parts: Sequence[Share] | CostShare = rule(ranked, mask, value, strict=round == 0)
         else:
             parts = budget(plan, density, mask.schema, self.cost)
         return select(ranked, mask, parts, plan.floors, version, score=plan.method)
 
-    def _scores(
-        self, round: int, weights: Weights, mask: Mask, scores: Mapping[str, Scores] | None
-    ) -> Mapping[str, Scores]:
+    def _is_within(self, density: float, mask: Mask) -> bool:
+        """Whether `mask` is at `density`, or below it, already."""
+        if self.plan.threshold is not None:
+            return False
+        parts = budget(self.plan, density, mask.schema, self.cost)
+        if isinstance(parts, CostShare):
+            alive = {name: int(np.count_nonzero(bits)) for name, bits in mask.alive.items()}
+            return sum(parts.cost[name] * count for name, count in alive.items()) <= parts.budget
+        return mask.alive_count <= sum(part.keep for part in parts)
+
+    def _scores(self, weights: Weights, mask: Mask, scores: Mapping[str, Scores] | None) -> Mapping[str, Scores]:
         plan = self.plan
         if plan.method == "random":
-            return randoms(mask.schema, np.random.default_rng([self.seed, round]))
+            return randoms(mask.schema, np.random.default_rng(self.seed))
         if plan.method == "magnitude":
             ranked = magnitudes(mask.schema, weights)
             return {n: lamp(s, mask.alive[n]) for n, s in ranked.items()} if plan.spread == "lamp" else ranked

@@ -144,6 +144,26 @@ def test_the_limit_is_found_between_the_steps() -> None:
     assert run.density == run.state.density, "the run ends on what was accepted"
 
 
+def test_after_a_half_step_the_next_goes_all_the_way_again() -> None:
+    run = Run(replace(PLAN, path=(0.5,)), lambda density: 0.9 if density >= 0.6 else 0.7)
+    run.rounds(100)
+    tried = [p.density for p in run.of(Propose) if isinstance(p, Propose)]
+    # Three rejections in a row end it, not three in all.
+    assert tried == pytest.approx([0.5, 0.75, 0.5, 0.625, 0.5, 0.5625, 0.59375])
+    assert run.state.density == pytest.approx(0.625)
+
+
+def test_what_was_realised_is_what_is_accepted() -> None:
+    state = ControlState(plan=PLAN, phase=Phase.READY, best=units(0.9))
+    state, _ = step(state, RoundCommitted(5, Version(model=5)))
+    state, _ = step(state, Proposed(0.52))
+    for round in (6, 7):
+        state, _ = step(state, RoundCommitted(round, Version(model=round)))
+    state, _ = step(state, Evaluated(units(0.9)))
+    assert state.density == 0.52
+    assert next_density(state) == 0.5
+
+
 def test_small_drops_do_not_add_up() -> None:
     path = tuple(1 - 0.05 * k for k in range(1, 19))
     run = Run(replace(PLAN, path=path, last=200), lambda density: 0.9 - 0.05 * (1 - density))

@@ -135,6 +135,19 @@ def test_spreads_reach_the_density_too(spread: str) -> None:
     assert only.explanation[1].after == keep_count(0.05, 96 * 128)
 
 
+def test_lamp_does_not_fall_for_the_scale_of_a_layer() -> None:
+    weights = weights_of(4)
+    weights["2.weight"] *= 100
+    parts = {}
+    for spread in ("global", "lamp"):
+        pruner = Pruner(PruningPlan(density=0.1, spread=spread), 40)
+        found = pruner.bring(0.1, round=4, weights=weights, mask=Mask.full(DEMO), next_mask_version=1)
+        assert found is not None
+        parts[spread] = found.explanation[0].after / found.mask.alive_count
+    assert parts["global"] < 0.1
+    assert 0.3 < parts["lamp"] < 0.6
+
+
 @pytest.mark.parametrize("own", [0.02, 0.9])
 def test_a_layer_of_its_own_density_goes_there_at_the_pace_of_the_whole(own: float) -> None:
     found = run(PruningPlan(density=0.1 if own < 0.1 else 0.6, layers=(("2.*", own),)))
@@ -166,6 +179,23 @@ def test_thresholds_prune_once_and_report_what_they_reached() -> None:
     assert only.target_density == only.realised_density == pytest.approx(1 - 0.575, abs=0.01)
     (absolute,) = run(PruningPlan(threshold=("absolute", 1.0), schedule="init"))
     assert absolute.realised_density == pytest.approx(0.317, abs=0.01)
+
+
+def test_a_threshold_that_empties_a_layer_stops_a_run_only_before_it_starts() -> None:
+    with pytest.raises(LocalError, match="would empty"):
+        run(PruningPlan(threshold=("absolute", 9.0), schedule="init"))
+    (only,) = run(PruningPlan(threshold=("absolute", 9.0), schedule="once"))
+    assert [layer.floor_trimmed for layer in only.explanation] == [layer.after for layer in only.explanation]
+    assert all(layer.after >= 96 for layer in only.explanation)
+
+
+@pytest.mark.parametrize("plan", [PruningPlan(density=0.1), PruningPlan(density=0.1, measure="cost")])
+def test_the_same_density_again_is_no_new_mask(plan: PruningPlan) -> None:
+    pruner = Pruner(plan, 40, cost={"0.weight": 3.0, "2.weight": 1.0})
+    first = pruner.bring(0.3, round=9, weights=weights_of(9), mask=Mask.full(DEMO), next_mask_version=1)
+    assert first is not None
+    assert pruner.bring(0.3, round=10, weights=weights_of(10), mask=first.mask, next_mask_version=2) is None
+    assert pruner.bring(0.2, round=10, weights=weights_of(10), mask=first.mask, next_mask_version=2) is not None
 
 
 def test_a_budget_of_cost_is_held_at_every_step() -> None:
@@ -231,6 +261,17 @@ def test_posteriors_learn_nothing_from_the_first_weights() -> None:
     assert max(float(a.max()) for a in pruner.beliefs.arrays().values()) == 1.0
     pruner.observe(round=1, weights=weights_of(1), mask=Mask.full(DEMO))
     assert max(float(a.max()) for a in pruner.beliefs.arrays().values()) > 1.0
+
+
+def test_posteriors_count_against_what_an_exchange_would_drop() -> None:
+    plan = PruningPlan(density=0.2, schedule="regrow", regrow="posterior", exchange=0.4)
+    mask, pruner = run(plan)[0].mask, Pruner(plan, 40)
+    pruner.check(DEMO)
+    assert pruner.beliefs is not None
+    pruner.observe(round=12, weights=weights_of(1), mask=mask)
+    # Half way to T_end = 24 the share to exchange is half of 0.4.
+    for name, bits in mask.alive.items():
+        assert (pruner.beliefs.beta[name] > 1).sum() == int(0.2 * bits.sum())
 
 
 def test_merged_masks_are_pruned_back_to_the_budget() -> None:

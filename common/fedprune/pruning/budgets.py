@@ -100,35 +100,37 @@ def cost_share(budget: float, mask: Mask, cost: Mapping[str, float], *, fixed: f
     return min(1.0, share)
 
 
-def absolute_threshold(magnitude: Mapping[str, Scores], mask: Mask, threshold: float) -> tuple[Share, ...]:
+def absolute_threshold(
+    magnitude: Mapping[str, Scores], mask: Mask, threshold: float, *, strict: bool = True
+) -> tuple[Share, ...]:
     """Keep what is alive and |w| >= `threshold`. Scale-dependent: look at the shares before applying them.
 
-    Raises `LocalError`, with the largest threshold that would not, where a layer would lose its last weight."""
-    return tuple(
-        _above(name, magnitude[name][bits], threshold, f"the threshold {threshold:g}")
-        for name, bits in mask.alive.items()
-    )
+    Where a layer would lose its last weight: raises `LocalError` with the largest threshold that would not; or, in the
+    middle of a run (not `strict`), the layer's largest weight stays, and the explanation shows that it is one."""
+    stated = f"the threshold {threshold:g}"
+    return tuple(_above(n, magnitude[n][bits], threshold, stated, strict) for n, bits in mask.alive.items())
 
 
-def mean_threshold(magnitude: Mapping[str, Scores], mask: Mask, factor: float = 1.0) -> tuple[Share, ...]:
+def mean_threshold(
+    magnitude: Mapping[str, Scores], mask: Mask, factor: float = 1.0, *, strict: bool = True
+) -> tuple[Share, ...]:
     """Keep, layer by layer, what is alive and at least `factor` times the mean |w| of the layer's alive weights.
 
     With factor 1 a Gaussian layer loses 57.5 %, a Laplace one 63.2 %, a uniform one 50 %, at once; on survivors it
-    compounds. Raises `LocalError` where a layer would lose its last weight."""
+    compounds. `strict` as in `absolute_threshold`."""
     alive = {name: magnitude[name][bits] for name, bits in mask.alive.items()}
-    return tuple(
-        _above(name, line, factor * float(line.mean(dtype=np.float64)) if line.size else 0.0, f"{factor:g} x mean |w|")
-        for name, line in alive.items()
-    )
+    means = {name: float(line.mean(dtype=np.float64)) if line.size else 0.0 for name, line in alive.items()}
+    stated = f"{factor:g} x mean |w|"
+    return tuple(_above(name, line, factor * means[name], stated, strict) for name, line in alive.items())
 
 
-def _above(name: str, alive: Scores, threshold: float, stated: str) -> Share:
+def _above(name: str, alive: Scores, threshold: float, stated: str, strict: bool) -> Share:
     keep = int(np.count_nonzero(alive >= threshold))
-    if keep == 0 and alive.size:
+    if keep == 0 and alive.size and strict:
         raise LocalError(
             f"{stated} would empty {name!r}",
             seen=f"its largest weight is {float(alive.max()):.4g}",
             expected=f"a threshold of at most that, not {threshold:.4g}",
             next_step="Lower the threshold, or protect the layer with pruning.protect",
         )
-    return Share(names=(name,), keep=keep)
+    return Share(names=(name,), keep=max(keep, min(1, alive.size)))

@@ -53,8 +53,8 @@ class Line:
         bits[alive] = self.keep
         return bits
 
-    def against_rank(self, threshold: float | None) -> int:
-        """How many weights are held that the ranking would have dropped."""
+    def held_below(self, threshold: float | None) -> int:
+        """How many of the held weights lie below the threshold; all of them where there is none."""
         scores = self.scores[self.held]
         return int(scores.size if threshold is None else np.count_nonzero(scores < threshold))
 

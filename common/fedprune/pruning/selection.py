@@ -22,9 +22,9 @@ from fedprune.pruning.scores import magnitudes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerDecision:
-    """Why a layer looks as it does: alive weights before and after, the lowest `score` that was kept without help
-    (`threshold`; None when only floors kept anything), how many weights the floors kept against the ranking, and how
-    many of `after` are newly `grown`."""
+    """Why a layer looks as it does: alive weights before and after; the lowest `score` that was kept without help
+    (`threshold`; None when only floors kept anything); how many are alive only because a floor holds them, being below
+    the threshold (`floor_trimmed`; all, without a threshold); and how many of `after` are newly `grown`."""
 
     name: str
     before: int
@@ -139,5 +139,5 @@ def _decision(name: str, line: Line, threshold: float | None, score: str) -> Lay
         after=int(np.count_nonzero(line.keep)),
         threshold=threshold,
         score=score,
-        floor_trimmed=line.against_rank(threshold),
+        floor_trimmed=line.held_below(threshold),
     )

@@ -116,6 +116,8 @@ def test_a_threshold_that_would_empty_a_layer_names_it() -> None:
         absolute_threshold(w, Mask.full(SCHEMA), 0.3)
     with pytest.raises(LocalError, match="2 x mean"):
         mean_threshold(w, Mask.full(SCHEMA), 2.0)
+    (share,) = absolute_threshold(w, Mask.full(SCHEMA), 0.3, strict=False)
+    assert share.keep == 1
 
 
 CONV = Schema(tensors=(TensorSpec(name="conv", shape=(8, 4, 3, 3)), TensorSpec(name="fc", shape=(40, 30))))

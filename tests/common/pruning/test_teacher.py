@@ -23,7 +23,8 @@ NO_FLOORS = Floors(weights=0, share=0.0, connect=False)
 
 def teacher(rng: np.random.Generator) -> Floats:
     weights = rng.uniform(0.5, 1.5, SHAPE) * rng.choice([-1.0, 1.0], SHAPE)
-    return (weights * (rng.random(SHAPE) < 0.1)).astype(np.float32)
+    sparse: Floats = (weights * (rng.random(SHAPE) < 0.1)).astype(np.float32)
+    return sparse
 
 
 def gradient(w: Floats, x: Floats, y: Floats) -> Floats:
