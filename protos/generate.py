@@ -15,6 +15,7 @@ import grpc_tools
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
+PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
 def generate(out: Path) -> None:
@@ -22,7 +23,9 @@ def generate(out: Path) -> None:
     sources = sorted(str(p.relative_to(PROTOS)) for p in PROTOS.rglob("*.proto"))
     includes = [f"-I{PROTOS}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
     outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    if protoc.main(["protoc", *includes, *outputs, *sources]) != 0:
+    # The plugins of this environment, which need not be the first on the PATH, nor on it at all.
+    plugins = [f"--plugin={name}={Path(sys.executable).with_name(name)}" for name in PLUGINS]
+    if protoc.main(["protoc", *includes, *plugins, *outputs, *sources]) != 0:
         sys.exit("protoc failed; see its message above")
     (out / "fedprune" / "v1" / "__init__.py").touch()
 
