@@ -146,13 +146,18 @@ def choose_cohort(rules: Rules, round_: int, candidates: tuple[int, ...]) -> tup
     A draw without replacement that depends on seed, round and candidates only, so that a restarted coordinator
     draws the same cohort. With over-selection more clients work than are waited for.
     """
-    target = min(len(candidates), max(rules.min_clients, ceil(rules.share * len(candidates))))
-    size = min(len(candidates), ceil(target * (1 + rules.over_select)))
+    target = min(len(candidates), max(rules.min_clients, _share_of(len(candidates), rules.share)))
+    size = min(len(candidates), _share_of(target, 1 + rules.over_select))
 
     def lot(client: int) -> bytes:
         return hashlib.sha256(f"{rules.seed}/{round_}/{client}".encode()).digest()
 
     return tuple(sorted(sorted(candidates, key=lot)[:size])), target
+
+
+def _share_of(count: int, share: float) -> int:
+    """`share` of `count`, rounded up, but 7 % of 100 is 7 although the product is a hair above it."""
+    return ceil(round(count * share, 9))
 
 
 def _join(state: RunState, event: Event) -> Step:
@@ -252,6 +257,8 @@ def _end(state: RunState, outcome: Outcome, reason: str) -> Step:
 
 def _accept(state: RunState, event: Event) -> Step:
     assert isinstance(event, Accepted)
+    if event.client not in state.cohort:
+        return state, ()
     state = replace(state, accepted=state.accepted | {event.client}, declined=state.declined - {event.client})
     return _maybe_close(state)
 
@@ -309,7 +316,7 @@ def _empty_round(state: RunState, cleared: tuple[Effect, ...]) -> Step:
 def _deadline(state: RunState, event: Event) -> Step:
     if state.phase is Phase.EVALUATING:
         return _close_evaluation(state)
-    quorum = max(1, ceil(state.rules.quorum * state.target))
+    quorum = max(1, _share_of(state.target, state.rules.quorum))
     late = f"round {state.round}: {len(state.accepted)} of {state.target} updates at the deadline"
     if len(state.accepted) >= quorum:
         closed, effects = _close(state)
