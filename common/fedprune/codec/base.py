@@ -224,7 +224,7 @@ class Cursor:
 
     def take(self, count: int) -> memoryview:
         """The next `count` bytes, not copied."""
-        if count > self.left:
+        if not 0 <= count <= self.left:
             raise DecodeError("bytes end too early", seen=f"{self.left} bytes left", expected=count)
         start, self._at = self._at, self._at + count
         return self._data[start : self._at]

@@ -88,8 +88,10 @@ def _inflate(coded: memoryview, size: int) -> bytes:
     # zstandard ignores max_output_size when the frame declares its size: so the declaration is checked first.
     try:
         frame = zstandard.get_frame_parameters(coded)
-        if frame.content_size != size or frame.dict_id or frame.window_size > BLOCK_SYMBOLS:
+        if frame.content_size != size:
             raise DecodeError("a zstd frame declares another size", seen=frame.content_size, expected=size)
+        if frame.dict_id or frame.window_size > BLOCK_SYMBOLS:
+            raise DecodeError("a zstd frame wants a dictionary or a larger window", seen=frame.window_size)
         data = _coders.decompressor.decompress(coded, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise DecodeError("a zstd frame is broken", seen=str(error)) from error

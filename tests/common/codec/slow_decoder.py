@@ -100,7 +100,7 @@ def narrowest(largest: int) -> int:
 
 
 def csr(r: Reader, shapes: list[tuple[int, int, int]]) -> list[int]:
-    out, start = [], 0
+    out, start = list[int](), 0
     for rows, columns, depth in shapes:
         rest = columns * depth
         lengths = [r.number(narrowest(rest)) for _ in range(rows)]
@@ -112,7 +112,7 @@ def csr(r: Reader, shapes: list[tuple[int, int, int]]) -> list[int]:
 
 def lines(r: Reader, shapes: list[tuple[int, int, int]]) -> list[int]:
     n = sum(a + b for a, b, _ in shapes)
-    bits, out, start = to_bits(r.stream((n + 7) // 8), n), [], 0
+    bits, out, start = to_bits(r.stream((n + 7) // 8), n), list[int](), 0
     for rows, columns, depth in shapes:
         of_rows, of_columns, bits = bits[:rows], bits[rows : rows + columns], bits[rows + columns :]
         for i in range(rows):
@@ -124,7 +124,7 @@ def lines(r: Reader, shapes: list[tuple[int, int, int]]) -> list[int]:
 
 
 def after(gaps: list[int]) -> list[int]:
-    out, at = [], -1
+    out, at = list[int](), -1
     for gap in gaps:
         at += gap + 1
         out.append(at)
@@ -151,7 +151,7 @@ def gaps(r: Reader, k: int) -> list[int]:
 
 def rice(r: Reader, k: int) -> list[int]:
     low = r.number(1)
-    bits, out = r.bits(k * low), []
+    bits, out = r.bits(k * low), list[int]()
     length = r.varint()
     unary = to_bits(list(r.take(length)), 8 * length)
     for i in range(k):
