@@ -51,9 +51,10 @@ def demo(
     from rich.console import Console
 
     from fedprune_lab import demo as demos
+    from fedprune_lab.federation import free_folder
 
     plan = demos.Plan(
-        out=demos.free_folder(out, "demo"), rounds=rounds, clients=clients, density=density, seed=seed, relay=relay
+        out=free_folder(out, "demo"), rounds=rounds, clients=clients, density=density, seed=seed, relay=relay
     )
     console = Console(stderr=as_json)
     whole = demos.run_demo(plan, console)

@@ -2,8 +2,8 @@
 
 Five programs that each import torch keep two cores busy for ten seconds and more; importing once and forking takes
 two. It is run as `python -m fedprune_lab.nursery`, in a session of its own. The first line on stdin says what to
-start; a line on stdout tells each start and each end. When stdin closes, whoever asked for all this is gone, however
-it went: then the whole process group is killed.
+start; the first line on stdout gives the process id of each job, the others tell of their ends. When stdin closes,
+whoever asked for all this is gone, however it went: then the whole process group is killed.
 
 Forking happens before any thread and any gRPC object exists. Where forking a warm process is not safe (macOS), the
 programs are started cold instead.
@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import TextIO
+from typing import Any, TextIO
 
 from fedprune_lab import cli
 
@@ -60,14 +60,18 @@ def main(asked: TextIO, told: TextIO) -> None:
         import_module(module)
     start = _spawn if plan["warm"] is None else _fork
     names = {start(job): job.name for job in (Job(**job) for job in plan["jobs"])}
+    _tell(told, {name: pid for pid, name in names.items()})
     # Asked to end, the jobs end; we stay until the last of them has.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if names:
         threading.Thread(target=_die_with, args=(asked,), daemon=True).start()
     while names:
         pid, status = os.wait()
-        ended = Ended(name=names.pop(pid), code=os.waitstatus_to_exitcode(status))
-        print(json.dumps(asdict(ended)), file=told, flush=True)
+        _tell(told, asdict(Ended(name=names.pop(pid), code=os.waitstatus_to_exitcode(status))))
+
+
+def _tell(told: TextIO, what: dict[str, Any]) -> None:
+    print(json.dumps(what), file=told, flush=True)
 
 
 def _fork(job: Job) -> int:

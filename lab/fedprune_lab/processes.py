@@ -25,12 +25,13 @@ LOG_LINES = 12
 
 class Processes:
     """`with Processes(jobs) as processes`: all of them run in a process group that does not outlive the block, nor
-    this process, even if that is killed."""
+    this process, even if that is killed. `pids` has their process ids by name, once the first `wait` has heard."""
 
     def __init__(self, jobs: list[Job], *, warm: Sequence[str] | None = WARM_MODULES if FORKS else None) -> None:
         self._warm = warm
         self._jobs = {job.name: job for job in jobs}
         self._running = set(self._jobs)
+        self.pids: dict[str, int] = {}
         self._rest = b""
         self._nursery: subprocess.Popen[bytes] | None = None
 
@@ -64,7 +65,10 @@ class Processes:
             return []
         data = os.read(pipe, 1 << 16)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        ended = [Ended(**json.loads(line)) for line in lines]
+        values = [json.loads(line) for line in lines]
+        if values and not self.pids:
+            self.pids = values.pop(0)
+        ended = [Ended(**value) for value in values]
         if not data:
             ended = [Ended(name=name, code=self._nursery.wait() or 1) for name in sorted(self._running)]
         self._running -= {job.name for job in ended}

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from fedprune.errors import LocalError
 from fedprune.report import RoundReport, RunReport, document
-from fedprune_lab.demo import Plan, Tail, free_folder, print_outcome, run_demo
+from fedprune_lab.demo import Plan, print_outcome, run_demo
+from fedprune_lab.federation import Tail, free_folder
 
 MakeRun = Callable[..., RunReport]
 MakeRound = Callable[..., RoundReport]
@@ -69,4 +70,4 @@ def test_a_program_that_fails_ends_the_demo_with_its_last_words(tmp_path: Path) 
     with pytest.raises(LocalError, match="failed with exit code") as caught:
         run_demo(plan, out)
     assert "no-such-task.py" in str(caught.value)
-    assert "nothing is left running" in text.getvalue() or "starting" in text.getvalue()
+    assert "starting 1 coordinator and 1 clients" in text.getvalue()

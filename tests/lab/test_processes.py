@@ -59,6 +59,7 @@ def test_each_job_ends_with_its_own_code_and_keeps_its_words(tmp_path: Path) -> 
         assert processes.running == {"good", "bad"}
         codes = {e.name: e.code for e in drain(processes)}
         assert codes == {"good": 0, "bad": 2}
+        assert processes.pids.keys() == codes.keys()
         assert "no-such-verb" in processes.last_words("bad")
         assert processes.stop() == 0
 
@@ -105,7 +106,7 @@ def test_they_do_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
     program = (
         "import sys; from fedprune_lab.nursery import Job; from fedprune_lab.processes import Processes\n"
         "with Processes([Job(name='a', arguments=['health', sys.argv[1], '--timeout-s', '600'], log=sys.argv[2])],"
-        " warm=None) as p: p.wait(600)"
+        " warm=None) as p:\n    while p.running: p.wait(600)"
     )
     with silent_server() as (server, address):
         parent = subprocess.Popen([sys.executable, "-c", program, address, str(tmp_path / "log")])
