@@ -8,6 +8,7 @@ travel, and which are no weights at all.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -101,7 +102,7 @@ class Schema:
     def __post_init__(self) -> None:
         names = [t.name for t in self.tensors]
         if len(set(names)) != len(names):
-            twice = next(n for n in names if names.count(n) > 1)
+            twice, _ = Counter(names).most_common(1)[0]
             raise LocalError(f"two tensors are called {twice!r}")
 
     def __iter__(self) -> Iterator[TensorSpec]:

@@ -1,0 +1,116 @@
+"""Blobs cut and put together again: whole, resumed anywhere, and refused before memory when they cannot be right."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedprune.errors import DigestError, LimitError, LocalError, RemoteError
+from fedprune.framing import MAX_CHUNK_BYTES, Assembler, Seal, chunks, seal
+
+PARTY = "client 3"
+blobs = st.binary(max_size=2000)
+
+
+def put_together(announced: Seal, pieces: list[bytes], max_bytes: int = 1 << 20) -> bytes:
+    blob = Assembler(announced, max_bytes=max_bytes, party=PARTY)
+    for piece in pieces:
+        blob.feed(piece)
+    return bytes(blob.finish())
+
+
+@given(blobs, st.integers(1, 300))
+def test_what_is_cut_is_put_together(data: bytes, chunk_bytes: int) -> None:
+    pieces = list(chunks(data, chunk_bytes=chunk_bytes))
+    assert all(0 < len(piece) <= chunk_bytes for piece in pieces)
+    assert put_together(seal(data), pieces) == data
+
+
+@given(blobs, st.integers(1, 300), st.data())
+def test_a_break_anywhere_is_resumed_at_the_offset(data: bytes, chunk_bytes: int, draw: st.DataObject) -> None:
+    blob = Assembler(seal(data), max_bytes=len(data), party=PARTY)
+    arrived = draw.draw(st.integers(0, len(list(chunks(data, chunk_bytes=chunk_bytes)))))
+    for piece in list(chunks(data, chunk_bytes=chunk_bytes))[:arrived]:
+        blob.feed(piece)
+    for piece in chunks(data, offset=blob.offset, chunk_bytes=draw.draw(st.integers(1, 300))):
+        blob.feed(piece)
+    assert blob.complete
+    assert bytes(blob.finish()) == data
+
+
+@given(st.binary(min_size=1, max_size=500), st.data())
+def test_a_single_wrong_bit_is_seen(data: bytes, draw: st.DataObject) -> None:
+    at, bit = draw.draw(st.integers(0, len(data) - 1)), draw.draw(st.integers(0, 7))
+    wrong = bytearray(data)
+    wrong[at] ^= 1 << bit
+    with pytest.raises(DigestError, match=r"client 3: digest does not match .*Send the same bytes again"):
+        put_together(seal(data), [bytes(wrong)])
+
+
+@given(st.binary(min_size=1, max_size=500), st.data())
+def test_a_stream_that_ends_early_is_named(data: bytes, draw: st.DataObject) -> None:
+    cut = draw.draw(st.integers(0, len(data) - 1))
+    with pytest.raises(DigestError, match=f"client 3: stream ended early .got {cut} bytes, expected {len(data)}"):
+        put_together(seal(data), [data[:cut]])
+
+
+def test_more_than_was_announced_is_refused_when_it_comes() -> None:
+    blob = Assembler(seal(b"12345"), max_bytes=100, party=PARTY)
+    blob.feed(b"123")
+    with pytest.raises(LimitError, match=r"client 3: sent more bytes than announced .got 6, expected 5"):
+        blob.feed(b"456")
+    assert blob.offset == 3
+
+
+def test_a_chunk_above_the_limit_is_refused_even_where_it_fits() -> None:
+    blob = Assembler(Seal(size=4 << 20, sha256="0" * 64), max_bytes=8 << 20, party=PARTY)
+    with pytest.raises(LimitError):
+        blob.feed(bytes(MAX_CHUNK_BYTES + 1))
+
+
+def test_an_announcement_above_the_limit_takes_no_memory() -> None:
+    announced = Seal(size=1 << 40, sha256="0" * 64)
+    tracemalloc.start()
+    with pytest.raises(LimitError, match=r"client 3: announced more bytes than allowed .*at most 1000"):
+        Assembler(announced, max_bytes=1000, party=PARTY)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_what_is_put_together_cannot_be_changed() -> None:
+    blob = Assembler(seal(b"abc"), max_bytes=3, party=PARTY)
+    blob.feed(b"abc")
+    assert blob.finish().readonly
+
+
+def test_nothing_is_a_blob_too() -> None:
+    assert list(chunks(b"", chunk_bytes=10)) == []
+    assert put_together(seal(b""), []) == b""
+    assert seal(b"").sha256 == hashlib.sha256(b"").hexdigest()
+
+
+@pytest.mark.parametrize("sha256", ["", "a" * 63, "a" * 65, "G" * 64, "A" * 64, "é" * 64])
+def test_a_seal_is_64_hex_digits(sha256: str) -> None:
+    with pytest.raises(RemoteError, match="SHA-256"):
+        Seal(size=1, sha256=sha256)
+
+
+def test_a_seal_has_a_size() -> None:
+    with pytest.raises(RemoteError, match="negative"):
+        Seal(size=-1, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("chunk_bytes", [0, -1, MAX_CHUNK_BYTES + 1])
+def test_chunks_keep_to_the_limit(chunk_bytes: int) -> None:
+    with pytest.raises(LocalError, match="chunk size"):
+        list(chunks(b"abc", chunk_bytes=chunk_bytes))
+
+
+@pytest.mark.parametrize("offset", [-1, 4])
+def test_an_offset_outside_is_the_other_sides_fault(offset: int) -> None:
+    with pytest.raises(RemoteError, match="offset outside the blob"):
+        list(chunks(b"abc", offset=offset, chunk_bytes=1))
