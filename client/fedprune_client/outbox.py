@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fedprune.errors import LocalError, StoreError
 from fedprune.framing import Bytes, Seal, seal
+from fedprune.tensor import Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)
     work_s: float = 0.0
     residual_norm: float = 0.0
+    version: Version = field(default_factory=Version)
 
 
 class Outbox:
@@ -67,10 +69,16 @@ class Outbox:
             return None
         head, _, frame = path.read_bytes().partition(b"\n")
         facts = json.loads(head)
-        result = Result(**{**facts, "seal": Seal(**facts["seal"])})
+        sealed, version = Seal(**facts["seal"]), Version(**facts["version"])
+        result = Result(**{**facts, "seal": sealed, "version": version})
         if seal(frame) != result.seal:
             raise LocalError("a sealed result is damaged", seen=path.name, next_step="It is done again")
         return result, frame
+
+    def waiting(self, run_id: str) -> list[int]:
+        """The assignments of a run whose sealed results have no receipt yet, oldest first."""
+        found = self._folder.glob(f"{run_id}-*.result")
+        return sorted(int(path.stem.rpartition("-")[2]) for path in found)
 
     def drop(self, run_id: str, assignment_id: int) -> None:
         """Forget a result: its receipt is there, or nobody wants it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprune.applying import apply_frame
 from fedprune.codec import Limits, UpdateReader, decode_mask_set, decode_update
 from fedprune.errors import VersionError
 from fedprune.mask import Mask
@@ -62,16 +63,7 @@ class Replica:
     def _take_delta(self, part: Part, data: memoryview) -> None:
         limits = Limits.of_update(self.schema, self.mask)
         reader = UpdateReader(data, schema=self.schema, mask=self._mask_of(part), base=self.weights, limits=limits)
-        decoded = list(reader)
-        for spec, packed in decoded:
-            target = self.weights[spec.name].reshape(-1)
-            places = packed.indices
-            if places is None and spec.name in self._mask_of(part).alive:
-                places = self._mask_of(part).indices(spec.name)
-            if places is None:
-                target[:] = packed.values
-            else:
-                target[places] = packed.values
+        apply_frame(self.weights, reader, self._mask_of(part))
 
     def _mask_of(self, part: Part) -> Mask:
         if self.mask is None or self.mask.version != part.version.mask:

@@ -23,20 +23,21 @@ from torch import nn
 
 from fedprune import __version__, wire
 from fedprune.assignment import Assignment
-from fedprune.codec import CODEC_VERSION, Plan, encode_update
-from fedprune.errors import FedpruneError, LocalError, UnavailableError
+from fedprune.codec import CODEC_VERSION
+from fedprune.errors import FedpruneError, UnavailableError
 from fedprune.framing import MAX_CHUNK_BYTES
 from fedprune.parts import Part
 from fedprune.task import Shard, Task
 from fedprune.tensor import Schema
 from fedprune.torch import frozen_digest
 from fedprune.v1 import coordinator_pb2 as pb
-from fedprune.work import EvaluateWork, TrainWork
 from fedprune_client import session
 from fedprune_client.outbox import Outbox
 from fedprune_client.replica import Replica
+from fedprune_client.residual import ResidualFile
 from fedprune_client.training import Trainer
 from fedprune_client.transport import Link, begin_message
+from fedprune_client.worker import Worker
 
 log = logging.getLogger("fedprune.client")
 
@@ -54,6 +55,7 @@ class Runner:
     schema: Schema
     data: Path
     outbox: Outbox
+    residual: ResidualFile
     say: Callable[[str], None]
     state: session.SessionState = field(default_factory=session.SessionState)
     _replica: Replica | None = None
@@ -162,9 +164,20 @@ class Runner:
             self._home.set()
             return
         self.outbox.clear(keep_run=start.run_id)
+        await self._answer_what_is_left(start.run_id)
         self._replica = Replica(schema=schema)
         self._trainer = trainer
         self.say(f"run {start.run_name}: shard {shard.index} of {shard.count}, {start.rounds} rounds")
+
+    async def _answer_what_is_left(self, run_id: str) -> None:
+        """Results that an earlier process sealed: whether they counted decides what the next one carries."""
+        for assignment_id in self.outbox.waiting(run_id):
+            try:
+                accepted = await self._answer(run_id, assignment_id)
+            except FedpruneError as error:
+                self.say(f"assignment {assignment_id}: {error}")
+                accepted = False
+            self._settled(run_id, assignment_id, accepted=accepted)
 
     def _pull(self, effect: session.Pull) -> None:
         self._do(effect.assignment, self._pull_version(effect.assignment))
@@ -189,75 +202,43 @@ class Runner:
         stop = self._stop = threading.Event()
         loop = asyncio.get_running_loop()
         report = _Progress(assignment.assignment_id, lambda m: loop.call_soon_threadsafe(self._outgoing.put_nowait, m))
-        await self._in_worker(partial(self._work_in_thread, assignment, replica, report, stop))
+        assert self._trainer is not None
+        worker = Worker(trainer=self._trainer, replica=replica, outbox=self.outbox, residual=self.residual)
+        await self._in_worker(partial(worker.do, assignment, report, stop.is_set))
         if stop.is_set():
             raise asyncio.CancelledError
         return session.Worked(assignment.assignment_id)
-
-    def _work_in_thread(
-        self, assignment: Assignment, replica: Replica, report: _Progress, stop: threading.Event
-    ) -> None:
-        assert self._trainer is not None
-        assert replica.mask is not None
-        began_s = time.monotonic()
-        frame = b""
-        if isinstance(assignment.work, TrainWork):
-            trained = self._trainer.train(
-                replica.weights, replica.mask, assignment.work, on_step=report, stop=stop.is_set
-            )
-            if trained is None:
-                return
-            work_s = time.monotonic() - began_s
-            examples, metrics = trained.examples, trained.metrics
-            frame = self._encode(assignment, replica, trained.weights)
-        elif isinstance(assignment.work, EvaluateWork):
-            found = self._trainer.evaluate(replica.weights, assignment.work)
-            work_s = time.monotonic() - began_s
-            examples, metrics = found.examples, found.metrics
-        else:
-            raise LocalError("this client cannot do such work", seen=type(assignment.work).__name__)
-        self.outbox.put(
-            frame,
-            run_id=assignment.run_id,
-            assignment_id=assignment.assignment_id,
-            examples=examples,
-            metrics=metrics,
-            work_s=work_s,
-        )
-
-    @staticmethod
-    def _encode(assignment: Assignment, replica: Replica, weights: Any) -> bytes:
-        return encode_update(
-            weights,
-            schema=replica.schema,
-            plan=Plan(values=assignment.plan.values, exact=assignment.plan.exact),
-            mask=replica.mask,
-            base=replica.weights,
-            version=assignment.version,
-        )
 
     def _submit(self, effect: session.Submit) -> None:
         self._do(effect.assignment, self._submit_sealed(effect.assignment))
 
     async def _submit_sealed(self, assignment: Assignment) -> session.Event:
-        sealed = self.outbox.get(assignment.run_id, assignment.assignment_id)
-        if sealed is None:
-            raise LocalError("a sealed result is gone", seen=assignment.assignment_id)
-        result, frame = sealed
-        receipt = await self.link.submit(
-            begin_message(result, assignment.version), frame, chunk_bytes=MAX_CHUNK_BYTES // 2
-        )
-        accepted = receipt.verdict == pb.VERDICT_ACCEPTED
-        if not accepted:
-            self.say(f"round {assignment.round}: {receipt.reason}")
+        await self._ready()
+        accepted = await self._answer(assignment.run_id, assignment.assignment_id)
         return session.Receipted(assignment.assignment_id, accepted)
 
+    async def _answer(self, run_id: str, assignment_id: int) -> bool:
+        """Submit a sealed result until it has its receipt; True when it counts."""
+        sealed = self.outbox.get(run_id, assignment_id)
+        if sealed is None:
+            return False
+        result, frame = sealed
+        receipt = await self.link.submit(begin_message(result), frame, chunk_bytes=MAX_CHUNK_BYTES // 2)
+        accepted = bool(receipt.verdict == pb.VERDICT_ACCEPTED)
+        if not accepted:
+            self.say(f"assignment {assignment_id}: {receipt.reason}")
+        return accepted
+
+    def _settled(self, run_id: str, assignment_id: int, *, accepted: bool) -> None:
+        self.residual.settle(assignment_id, accepted=accepted)
+        self.outbox.drop(run_id, assignment_id)
+
     def _settle(self, effect: session.Settle) -> None:
-        self.outbox.drop(self.state.run_id, effect.assignment_id)
+        self._settled(self.state.run_id, effect.assignment_id, accepted=effect.accepted)
 
     def _decline(self, effect: session.Decline) -> None:
         self.say(f"assignment {effect.assignment_id}: {effect.reason}")
-        self.outbox.drop(self.state.run_id, effect.assignment_id)
+        self._settled(self.state.run_id, effect.assignment_id, accepted=False)
         failure = pb.Failure(assignment_id=effect.assignment_id, reason=effect.reason)
         self._outgoing.put_nowait(pb.ClientMessage(failure=failure))
 

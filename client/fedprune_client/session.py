@@ -4,7 +4,9 @@ A client does one assignment at a time: it pulls the version that the assignment
 and submits the sealed result until it has a receipt. Connections come and go underneath without showing here: the
 transport repeats a transfer until it succeeds or is refused for good. What does show is a coordinator that came back
 and sends an assignment again. If that is the one in hand, the client goes on; if its result is already sealed, it is
-submitted again and never trained again; if it is another one, the old work is abandoned.
+submitted again and never trained again; if it is another one, the old work is abandoned. Only a result that is
+being submitted is never abandoned: whether it counted must be known before the next one is made, because what it
+left out depends on it. Later work waits for that answer.
 """
 
 from __future__ import annotations
@@ -164,6 +166,7 @@ class SessionState:
     run_id: str = ""
     held: Version | None = None
     assignment: Assignment | None = None
+    queued: Assigned | None = None
 
     def in_hand(self, assignment_id: int) -> bool:
         """Whether this is the assignment being done."""
@@ -207,6 +210,22 @@ def _assign(state: SessionState, event: Event) -> Step:
     return replace(state, phase=Phase.PULLING, assignment=assignment), (*given_up, Pull(assignment))
 
 
+def _queue(state: SessionState, event: Event) -> Step:
+    assert isinstance(event, Assigned)
+    if state.in_hand(event.assignment.assignment_id):
+        return state, ()
+    return replace(state, queued=event), ()
+
+
+def _free(state: SessionState, effect: Effect) -> Step:
+    """The assignment in hand is over; go on with the one that waited, if any."""
+    waiting = replace(state, phase=Phase.WAITING, assignment=None, queued=None)
+    if state.queued is None:
+        return waiting, (effect,)
+    after, effects = _assign(waiting, state.queued)
+    return after, (effect, *effects)
+
+
 def _pulled(state: SessionState, event: Event) -> Step:
     assert isinstance(event, Pulled)
     assert state.assignment is not None
@@ -226,16 +245,14 @@ def _failed(state: SessionState, event: Event) -> Step:
     assert isinstance(event, Failed)
     if not state.in_hand(event.assignment_id):
         return state, ()
-    waiting = replace(state, phase=Phase.WAITING, assignment=None)
-    return waiting, (Decline(event.assignment_id, event.reason),)
+    return _free(state, Decline(event.assignment_id, event.reason))
 
 
 def _receipted(state: SessionState, event: Event) -> Step:
     assert isinstance(event, Receipted)
     if not state.in_hand(event.assignment_id):
         return state, ()
-    waiting = replace(state, phase=Phase.WAITING, assignment=None)
-    return waiting, (Settle(event.assignment_id, event.accepted),)
+    return _free(state, Settle(event.assignment_id, event.accepted))
 
 
 def _cancelled(state: SessionState, event: Event) -> Step:
@@ -258,9 +275,10 @@ _BUSY = (Phase.PULLING, Phase.WORKING, Phase.SUBMITTING)
 
 TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     **{(phase, Started): _start for phase in (Phase.WAITING, *_BUSY)},
-    **{(phase, Assigned): _assign for phase in (Phase.WAITING, *_BUSY)},
+    **{(phase, Assigned): _assign for phase in (Phase.WAITING, Phase.PULLING, Phase.WORKING)},
+    (Phase.SUBMITTING, Assigned): _queue,
     **{(phase, RunEnded): _run_ended for phase in (Phase.WAITING, *_BUSY)},
-    **{(phase, Cancelled): _cancelled for phase in _BUSY},
+    **{(phase, Cancelled): _cancelled for phase in (Phase.PULLING, Phase.WORKING)},
     **{(phase, Failed): _failed for phase in _BUSY},
     (Phase.PULLING, Pulled): _pulled,
     (Phase.WORKING, Worked): _worked,
@@ -269,7 +287,7 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     **{(Phase.WAITING, event): _ignore for event in (Pulled, Worked, Failed, Receipted, Cancelled)},
     **{(Phase.PULLING, event): _ignore for event in (Worked, Receipted)},
     **{(Phase.WORKING, event): _ignore for event in (Pulled, Receipted)},
-    **{(Phase.SUBMITTING, event): _ignore for event in (Pulled, Worked)},
+    **{(Phase.SUBMITTING, event): _ignore for event in (Pulled, Worked, Cancelled)},
     **{(Phase.GONE, event): _ignore for event in EVENTS},
 }
 

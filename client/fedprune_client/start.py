@@ -15,6 +15,7 @@ from fedprune.task import load_task
 from fedprune.torch import build_model, signature
 from fedprune_client.config import ClientConfig
 from fedprune_client.outbox import Outbox
+from fedprune_client.residual import ResidualFile
 from fedprune_client.runner import Runner
 from fedprune_client.transport import Link
 
@@ -45,6 +46,7 @@ def run_client(config: ClientConfig) -> int:
                 schema=signature(model),
                 data=config.data,
                 outbox=Outbox(folder / "outbox"),
+                residual=ResidualFile(folder=folder, say=say),
                 say=say,
             )
             await runner.run()

@@ -222,12 +222,12 @@ class _Download:
             )
 
 
-def begin_message(result: Result, version: Version) -> pb.Begin:
+def begin_message(result: Result) -> pb.Begin:
     """What the coordinator is told before the bytes of a result."""
     return pb.Begin(
         assignment_id=result.assignment_id,
         run_id=result.run_id,
-        version=wire.version_message(version),
+        version=wire.version_message(result.version),
         size=result.seal.size,
         sha256=result.seal.sha256,
         examples=result.examples,

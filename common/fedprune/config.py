@@ -158,7 +158,15 @@ class CompressionSection(Section):
     down: Values = "lossless"
     """How the coordinator sends its values."""
     top: Share = 1.0
-    """Share of the alive weights, the largest changes first, that a client sends."""
+    """Share of each matrix's alive weights, the largest changes first, that travels; with a lossy `down`, both ways."""
+    warmup: ShareOrZero = 0.0
+    """Share of the rounds during which `top` falls from 1 to its value."""
+    error_feedback: bool = True
+    """Keep what compression leaves out and add it to the next update."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Momentum of what is sent, cleared where it was sent (Lin et al., 2018); 0 is off."""
+    clip_norm: PositiveOrZero = 0.0
+    """Largest L2 norm of a client's change before compression; 0 does not clip."""
     exact: Patterns = ()
     """Names of tensors that always travel lossless, with * and ?."""
 

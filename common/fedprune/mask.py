@@ -103,4 +103,5 @@ class Mask:
         """Set the pruned weights in `arrays` (name -> array of the tensor's shape) to zero, in place."""
         for name, bits in self.alive.items():
             if not bits.all():
-                np.multiply(arrays[name], bits, out=arrays[name], casting="unsafe")
+                # Not a product: that would leave -0.0 where a snapshot has 0.0.
+                np.copyto(arrays[name], 0, where=~bits, casting="unsafe")

@@ -101,6 +101,7 @@ def plan_message(plan: UploadPlan) -> pb.UploadPlan:
         momentum=plan.momentum,
         clip_norm=plan.clip_norm,
         exact=plan.exact,
+        residual_epoch=plan.residual_epoch,
     )
 
 
@@ -113,6 +114,7 @@ def _plan(message: pb.UploadPlan) -> UploadPlan:
         momentum=message.momentum,
         clip_norm=message.clip_norm,
         exact=tuple(message.exact),
+        residual_epoch=message.residual_epoch,
     )
 
 

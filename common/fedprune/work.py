@@ -17,7 +17,8 @@ SEED_LIMIT = 1 << 64
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadPlan:
     """How an upload is compressed. `top` is the share of alive weights that is sent, 1.0 sends all; `exact` holds
-    name patterns (fnmatch) of tensors that travel without loss; `clip_norm` 0 does not clip."""
+    name patterns (fnmatch) of tensors that travel without loss; `clip_norm` 0 does not clip; a residual of another
+    `residual_epoch` is dropped."""
 
     values: str = "lossless"
     top: float = 1.0
@@ -26,6 +27,7 @@ class UploadPlan:
     momentum: float = 0.0
     clip_norm: float = 0.0
     exact: tuple[str, ...] = ()
+    residual_epoch: int = 0
 
     def __post_init__(self) -> None:
         _check(0.0 < self.top <= 1.0, "top", self.top, "a share above 0, at most 1")

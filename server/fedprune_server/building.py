@@ -103,6 +103,7 @@ def build_run(
         pruner=Pruner(plan.pruning_plan(config), config.run.rounds),
         evaluate=site.evaluator,
         due=rules.due,
+        broadcast=lambda n: plan.broadcast_plan(config, round_=n),
         clock=time.monotonic,
     )
     run = Run(
@@ -140,7 +141,7 @@ def _restore(
     """Take up what is there; a run that was killed before its first version begins now."""
     found = store.recover(run_id)
     if found.latest is None:
-        first = versions.prepare(site.workshop.first_arrays(config), Mask.full(versions.schema), round_=0, step=False)
+        first = versions.prepare(site.workshop.first_arrays(config), Mask.full(versions.schema), round_=0, plan=None)
         store.commit_version(first.record)
         versions.adopt(first)
         return None

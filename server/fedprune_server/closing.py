@@ -14,6 +14,7 @@ from typing import Protocol
 from fedprune.codec import Limits, UpdateReader
 from fedprune.errors import VersionError
 from fedprune.tensor import Schema, Version
+from fedprune.work import UploadPlan
 from fedprune_server.aggregation import Aggregator, FoldInput
 from fedprune_server.pruner import Proposal, Pruner
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Work
@@ -57,6 +58,7 @@ class Closing:
     pruner: Pruner
     evaluate: Evaluator | None
     due: Callable[[int], bool]
+    broadcast: Callable[[int], UploadPlan]
     clock: Callable[[], float]
 
     @property
@@ -90,14 +92,17 @@ class Closing:
         inputs = [
             self._input(f"client {r.client}", r.examples, self.store.blobs.open(r.sha256), before) for r in receipts
         ]
-        arrays = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs).arrays
+        folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.optimizer)
+        arrays = folded.arrays
         proposal = self.pruner.propose(
             round=round_, weights=arrays, mask=before.mask, next_mask_version=before.mask.version + 1
         )
         mask = proposal.mask if proposal else before.mask
         if proposal:
             mask.apply(arrays)
-        prepared = self.versions.prepare(arrays, mask, round_=round_, step=True)
+        prepared = self.versions.prepare(
+            arrays, mask, round_=round_, plan=self.broadcast(round_), optimizer=folded.state
+        )
         began_s = self.clock()
         score = self.evaluate(prepared.arrays) if self.evaluate and self.due(round_) else None
         return Closed(

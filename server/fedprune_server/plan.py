@@ -77,12 +77,37 @@ def evaluate_work(config: RunConfig) -> EvaluateWork:
     return EvaluateWork(batch_size=max(config.training.batch_size, 256))
 
 
-def upload_plan(config: RunConfig, *, round_: int, shard: int) -> UploadPlan:
+def upload_plan(config: RunConfig, *, round_: int, shard: int, residual_epoch: int = 0) -> UploadPlan:
     """How a client compresses its update."""
     compression = config.compression
     return UploadPlan(
         values=compression.up,
-        top=compression.top,
+        top=top_at(config, round_),
         seed=derive_seed(config.run.seed, "rounding", round_, shard),
+        error_feedback=compression.error_feedback,
+        momentum=compression.momentum,
+        clip_norm=compression.clip_norm,
+        exact=compression.exact,
+        residual_epoch=residual_epoch,
+    )
+
+
+def broadcast_plan(config: RunConfig, *, round_: int) -> UploadPlan:
+    """How the coordinator compresses the step of a round; a lossless `down` sends all of it."""
+    compression = config.compression
+    return UploadPlan(
+        values=compression.down,
+        top=1.0 if compression.down == "lossless" else top_at(config, round_),
+        seed=derive_seed(config.run.seed, "broadcast", round_),
+        error_feedback=compression.error_feedback,
         exact=compression.exact,
     )
+
+
+def top_at(config: RunConfig, round_: int) -> float:
+    """The share that is sent in a round: falling exponentially from 1 over the warm-up (Lin et al., 2018)."""
+    compression = config.compression
+    warm_rounds = compression.warmup * config.run.rounds
+    if round_ > warm_rounds or compression.top >= 1.0:
+        return compression.top
+    return float(compression.top ** ((round_ - 1) / warm_rounds))

@@ -21,6 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
+from fedprune.feedback import check_schema
 from fedprune.framing import MAX_MESSAGE_BYTES
 from fedprune.report import RoundReport, RunReport
 from fedprune.sockets import SocketMeter
@@ -76,7 +77,10 @@ class Server:
     def check(self) -> None:
         """Raise what is wrong with any of the runs, before a client waits for it."""
         for config in self.configs:
-            Pruner(plan.pruning_plan(config), config.run.rounds).check(self.workshop.schema_for(config))
+            schema = self.workshop.schema_for(config)
+            Pruner(plan.pruning_plan(config), config.run.rounds).check(schema)
+            check_schema(plan.upload_plan(config, round_=config.run.rounds, shard=0), schema)
+            check_schema(plan.broadcast_plan(config, round_=config.run.rounds), schema)
             self.workshop.first_arrays(config)
 
     async def run(self) -> bool:

@@ -10,22 +10,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedprune.codec import Limits, decode_mask_set, decode_update, encode_mask_set, encode_update
+from fedprune.applying import apply_frame, weights_of
+from fedprune.codec import Limits, UpdateReader, decode_mask_set, decode_update, encode_mask_set, encode_update
 from fedprune.errors import VersionError
+from fedprune.feedback import Memory, compress, is_compressed
 from fedprune.mask import Mask
 from fedprune.parts import Part, PartKind
 from fedprune.tensor import Schema, Version
+from fedprune.work import UploadPlan
+from fedprune_server.state import pack_state, unpack_state
 from fedprune_server.store import Store, VersionRecord
 
 # Steps that are kept for clients that are behind.
 HISTORY = 8
 
-Arrays = Mapping[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,18 @@ class Prepared:
     mask: Mask
     record: VersionRecord
     steps: tuple[Part, ...]
+    # What the broadcasts left out so far, and what the aggregator remembers.
+    memory: Memory = field(default_factory=Memory)
+    optimizer: Arrays = field(default_factory=dict)
+    dropped_norm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    arrays: Arrays
+    parts: tuple[Part, ...]
+    memory: Memory = field(default_factory=Memory)
+    dropped_norm: float = 0.0
 
 
 class Versions:
@@ -57,29 +74,62 @@ class Versions:
         assert self._latest is not None, "a run begins with a version"
         return self._latest
 
-    def prepare(self, arrays: Arrays, mask: Mask, *, round_: int, step: bool) -> Prepared:
+    def prepare(
+        self,
+        arrays: Arrays,
+        mask: Mask,
+        *,
+        round_: int,
+        plan: UploadPlan | None,
+        optimizer: Arrays | None = None,
+    ) -> Prepared:
         """Encode the next version and put its blobs; nothing is committed yet.
 
-        With `step`, clients of the version before can follow by a delta; without, everyone takes the snapshot.
+        With a `plan`, clients of the version before follow by a step that is compressed as it says, and the version
+        is what that step decodes to. Without one everyone takes the snapshot, and what broadcasts left out is dropped.
         """
         before = self._latest
         version = Version(model=before.version.model + 1 if before else 0, mask=mask.version)
-        mask_digest = self._put_mask(mask, before)
+        memory, dropped = Memory(), before.memory.norm if before else 0.0
         parts: tuple[Part, ...] = ()
-        if step and before is not None:
-            parts, arrays = self._encode_step(before, version, arrays, mask)
-        snapshot = encode_update(arrays, schema=self.schema, plan="lossless", mask=mask, version=version)
+        if plan is not None and before is not None:
+            step = self._encode_step(before, version, arrays, mask, plan)
+            arrays, memory, dropped, parts = step.arrays, step.memory, step.dropped_norm, step.parts
+        record = self._record(version, arrays, mask, memory, optimizer or {}, parts, round_)
+        return Prepared(
+            version=version,
+            arrays=arrays,
+            mask=mask,
+            record=record,
+            steps=parts,
+            memory=memory,
+            optimizer=optimizer or {},
+            dropped_norm=dropped,
+        )
+
+    def _record(
+        self,
+        version: Version,
+        arrays: Arrays,
+        mask: Mask,
+        memory: Memory,
+        optimizer: Arrays,
+        parts: tuple[Part, ...],
+        round_: int,
+    ) -> VersionRecord:
         blobs = self._store.blobs
-        record = VersionRecord(
+        snapshot = encode_update(arrays, schema=self.schema, plan="lossless", mask=mask, version=version)
+        state = pack_state(memory, optimizer)
+        return VersionRecord(
             run_id=self._run_id,
             round=round_,
             version=version,
             model_digest=blobs.put(snapshot),
-            mask_digest=mask_digest,
-            parent=before.version.model if parts and before else None,
+            mask_digest=self._put_mask(mask, self._latest),
+            parent=self.latest.version.model if parts else None,
             broadcast_digest=parts[-1].digest if parts else None,
+            state_digest=blobs.put(state) if state else None,
         )
-        return Prepared(version=version, arrays=arrays, mask=mask, record=record, steps=parts)
 
     def adopt(self, prepared: Prepared) -> None:
         """Make a committed version the latest."""
@@ -107,7 +157,19 @@ class Versions:
             limits=self._limits,
         )
         arrays = decode_update(blobs.open(record.model_digest), schema=self.schema, mask=mask, limits=self._limits)
-        self._latest = Prepared(version=record.version, arrays=arrays, mask=mask, record=record, steps=())
+        memory = Memory()
+        optimizer: Arrays = {}
+        if record.state_digest is not None:
+            memory, optimizer = unpack_state(blobs.open(record.state_digest))
+        self._latest = Prepared(
+            version=record.version,
+            arrays=arrays,
+            mask=mask,
+            record=record,
+            steps=(),
+            memory=memory,
+            optimizer=optimizer,
+        )
 
     def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:
         """What to send to who holds `held` and wants `want`, which must be the latest."""
@@ -146,21 +208,42 @@ class Versions:
             return before.record.mask_digest
         return self._store.blobs.put(encode_mask_set(mask))
 
-    def _encode_step(
-        self, before: Prepared, version: Version, arrays: Arrays, mask: Mask
-    ) -> tuple[tuple[Part, ...], Arrays]:
+    def _encode_step(self, before: Prepared, version: Version, arrays: Arrays, mask: Mask, plan: UploadPlan) -> _Step:
+        if is_compressed(plan):
+            return self._compressed_step(before, version, arrays, mask, plan)
         frame = encode_update(
             arrays, schema=self.schema, plan="lossless", mask=mask, base=before.arrays, version=version
         )
-        delta = self._part(PartKind.DELTA, version, before.version, self._store.blobs.put(frame))
+        return _Step(arrays=arrays, parts=self._step_parts(before, version, mask, frame))
+
+    def _compressed_step(
+        self, before: Prepared, version: Version, arrays: Arrays, mask: Mask, plan: UploadPlan
+    ) -> _Step:
+        """The broadcast that leaves something out: the version is what clients decode, the rest stays with us."""
+        memory = before.memory.copy()
+        dropped = memory.mask(mask)
+        base = {name: np.array(array) for name, array in before.arrays.items()}
+        mask.apply(base)
+        weights = {spec.name for spec in weights_of(self.schema)}
+        change = {name: arrays[name] - base[name] if name in weights else arrays[name] for name in base}
+        compressed = compress(
+            change, memory, schema=self.schema, mask=mask, plan=plan, version=version, party="the coordinator"
+        )
+        limits = Limits.of_update(self.schema, mask)
+        apply_frame(base, UpdateReader(compressed.frame, schema=self.schema, mask=mask, limits=limits), mask)
+        parts = self._step_parts(before, version, mask, compressed.frame)
+        return _Step(arrays=base, parts=parts, memory=compressed.after, dropped_norm=dropped)
+
+    def _step_parts(self, before: Prepared, version: Version, mask: Mask, frame: bytes) -> tuple[Part, ...]:
+        digest = self._store.blobs.put(frame)
         if before.mask.version == mask.version:
-            return (delta,), arrays
+            return (self._part(PartKind.DELTA, version, before.version, digest),)
         change = self._store.blobs.put(encode_mask_set(mask, base=before.mask))
         between = Version(shape=version.shape, model=before.version.model, mask=mask.version)
         return (
             self._part(PartKind.MASK, between, before.version, change),
-            self._part(PartKind.DELTA, version, between, delta.digest),
-        ), arrays
+            self._part(PartKind.DELTA, version, between, digest),
+        )
 
     def _part(self, kind: PartKind, version: Version, base: Version | None, digest: str) -> Part:
         size = len(self._store.blobs.open(digest))

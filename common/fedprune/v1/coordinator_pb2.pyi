@@ -612,6 +612,7 @@ class UploadPlan(_message.Message):
     MOMENTUM_FIELD_NUMBER: _builtins.int
     CLIP_NORM_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
+    RESIDUAL_EPOCH_FIELD_NUMBER: _builtins.int
     values: _builtins.str
     top: _builtins.float
     """Share of the alive weights that are sent; 1 sends all of them."""
@@ -619,6 +620,8 @@ class UploadPlan(_message.Message):
     error_feedback: _builtins.bool
     momentum: _builtins.float
     clip_norm: _builtins.float
+    residual_epoch: _builtins.int
+    """Grows when the model is rolled back: a residual of another epoch is dropped."""
     @_builtins.property
     def exact(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -631,10 +634,11 @@ class UploadPlan(_message.Message):
         momentum: _builtins.float = ...,
         clip_norm: _builtins.float = ...,
         exact: _abc.Iterable[_builtins.str] | None = ...,
+        residual_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_norm", b"clip_norm", "error_feedback", b"error_feedback", "exact", b"exact", "momentum", b"momentum", "seed", b"seed", "top", b"top", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_norm", b"clip_norm", "error_feedback", b"error_feedback", "exact", b"exact", "momentum", b"momentum", "residual_epoch", b"residual_epoch", "seed", b"seed", "top", b"top", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

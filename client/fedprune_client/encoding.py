@@ -1,0 +1,61 @@
+"""From trained weights to the frame that is sealed: whole and lossless, or compressed with error feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedprune.applying import Array, weights_of
+from fedprune.assignment import Assignment
+from fedprune.codec import encode_update
+from fedprune.feedback import compress, is_compressed
+from fedprune_client.replica import Replica
+from fedprune_client.residual import Belonging, ResidualFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """The bytes to seal, and the norm of what they leave out."""
+
+    frame: bytes
+    norm: float = 0.0
+
+
+def encode(assignment: Assignment, replica: Replica, weights: Mapping[str, Array], residual: ResidualFile) -> Update:
+    """Encode the weights that training gave, as the assignment's plan says; both outcomes of a compressed update are
+    put beside it before it can be sent."""
+    assert replica.mask is not None
+    if not is_compressed(assignment.plan):
+        frame = encode_update(
+            weights, schema=replica.schema, mask=replica.mask, base=replica.weights, version=assignment.version
+        )
+        return Update(frame=frame)
+    return _compressed(assignment, replica, weights, residual)
+
+
+def _compressed(
+    assignment: Assignment, replica: Replica, weights: Mapping[str, Array], residual: ResidualFile
+) -> Update:
+    assert replica.mask is not None
+    belongs = Belonging(
+        run_id=assignment.run_id,
+        schema_digest=replica.schema.digest,
+        epoch=assignment.plan.residual_epoch,
+        round=assignment.round,
+    )
+    memory = residual.load(
+        replica.schema, replica.mask, run_id=belongs.run_id, epoch=belongs.epoch, round_=belongs.round
+    )
+    differing = {spec.name for spec in weights_of(replica.schema)}
+    change = {n: a - replica.weights[n] if n in differing else a for n, a in weights.items()}
+    compressed = compress(
+        change,
+        memory,
+        schema=replica.schema,
+        mask=replica.mask,
+        plan=assignment.plan,
+        version=assignment.version,
+        party="this client",
+    )
+    residual.stage(compressed.after, compressed.unsent, belongs, assignment.assignment_id)
+    return Update(frame=compressed.frame, norm=compressed.after.norm)

@@ -1,0 +1,74 @@
+"""Does one assignment, start to seal, in the one thread that touches model and replica."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fedprune.assignment import Assignment
+from fedprune.errors import LocalError
+from fedprune.work import EvaluateWork, TrainWork
+from fedprune_client.encoding import encode
+from fedprune_client.outbox import Outbox
+from fedprune_client.replica import Replica
+from fedprune_client.residual import ResidualFile
+from fedprune_client.training import Trainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What work needs: data and model (`trainer`), the version to work on, and where results are sealed."""
+
+    trainer: Trainer
+    replica: Replica
+    outbox: Outbox
+    residual: ResidualFile
+
+    def do(self, assignment: Assignment, on_step: Callable[[int, int], None], stop: Callable[[], bool]) -> None:
+        """Work and seal the result; when `stop()` becomes true, nothing is sealed."""
+        match assignment.work:
+            case TrainWork() as work:
+                self._train(assignment, work, on_step, stop)
+            case EvaluateWork() as work:
+                self._evaluate(assignment, work)
+            case _:
+                raise LocalError("this client cannot do such work", seen=type(assignment.work).__name__)
+
+    def _train(
+        self, assignment: Assignment, work: TrainWork, on_step: Callable[[int, int], None], stop: Callable[[], bool]
+    ) -> None:
+        assert self.replica.mask is not None
+        began_s = time.monotonic()
+        trained = self.trainer.train(self.replica.weights, self.replica.mask, work, on_step=on_step, stop=stop)
+        if trained is None:
+            return
+        work_s = time.monotonic() - began_s
+        update = encode(assignment, self.replica, trained.weights, self.residual)
+        self._seal(assignment, update.frame, trained.examples, trained.metrics, work_s=work_s, norm=update.norm)
+
+    def _evaluate(self, assignment: Assignment, work: EvaluateWork) -> None:
+        began_s = time.monotonic()
+        found = self.trainer.evaluate(self.replica.weights, work)
+        self._seal(assignment, b"", found.examples, found.metrics, work_s=time.monotonic() - began_s)
+
+    def _seal(
+        self,
+        assignment: Assignment,
+        frame: bytes,
+        examples: int,
+        metrics: Mapping[str, float],
+        *,
+        work_s: float,
+        norm: float = 0.0,
+    ) -> None:
+        self.outbox.put(
+            frame,
+            run_id=assignment.run_id,
+            assignment_id=assignment.assignment_id,
+            version=assignment.version,
+            examples=examples,
+            metrics=metrics,
+            work_s=work_s,
+            residual_norm=norm,
+        )
