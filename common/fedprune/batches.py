@@ -124,7 +124,7 @@ def _plan(count: int, batch_size: int, generator: torch.Generator | None) -> lis
 
 
 def _is_lone(count: int, batch_size: int) -> bool:
-    return 1 < batch_size < count and count % batch_size == 1
+    return batch_size < count and count % batch_size == 1
 
 
 def _tensors(data: Any) -> tuple[tuple[Tensor, ...] | None, Tensor | None]:

@@ -143,6 +143,14 @@ def test_rounds_do_not_depend_on_what_the_model_held_before(write_task: WriteTas
     assert first.weights["1.num_batches_tracked"] == weights["1.num_batches_tracked"] + 2
 
 
+def test_measuring_in_between_does_not_switch_dropout_off(write_task: WriteTask) -> None:
+    trainer = open_trainer(write_task(model=DROPOUT), held_out=0.2)
+    weights = start(trainer)
+    first = train(trainer, weights)
+    trainer.evaluate(weights, EvaluateWork())
+    assert same(train(trainer, weights).weights, first.weights)
+
+
 def test_steps_cut_the_epochs_short(write_task: WriteTask) -> None:
     trainer = open_trainer(write_task())
     weights = start(trainer)
