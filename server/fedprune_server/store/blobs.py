@@ -145,7 +145,10 @@ class FileBlobs:
         return (self._blobs / digest).is_file()
 
     def delete(self, digest: str) -> int:
-        return _unlink(self._blobs / digest)
+        with self._guarded("delete a blob"):
+            freed = _unlink(self._blobs / digest)
+            self._at("blob-deleted")
+        return freed
 
     def digests(self) -> set[str]:
         return {p.name for p in self._blobs.iterdir()}

@@ -178,7 +178,7 @@ class Database:
             raise StoreError(
                 f"could not {doing}: it contradicts what is stored", party=self._where, seen=str(error)
             ) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             trouble = StoreError(
                 f"could not {doing}",
                 party=self._where,

@@ -72,12 +72,14 @@ class ClientRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
-    """An open round: made against `version`, to be closed after `deadline_s` seconds (a span, not a time)."""
+    """An open round: made against `version`, complete with `target` updates, to be closed after `deadline_s` seconds
+    (a span, not a time)."""
 
     run_id: str
     round: int
     version: Version
     deadline_s: float
+    target: int = 0
     committed: bool = False
 
 

@@ -34,8 +34,8 @@ CREATE TABLE runs (run_id TEXT PRIMARY KEY, name TEXT NOT NULL, config_toml TEXT
 CREATE TABLE shards (run_id TEXT NOT NULL REFERENCES runs, client INTEGER NOT NULL REFERENCES clients,
     shard INTEGER NOT NULL, PRIMARY KEY (run_id, client), UNIQUE (run_id, shard)) STRICT;
 CREATE TABLE rounds (run_id TEXT NOT NULL REFERENCES runs, round INTEGER NOT NULL, shape INTEGER NOT NULL,
-    model INTEGER NOT NULL, mask INTEGER NOT NULL, deadline_s REAL NOT NULL, committed INTEGER NOT NULL,
-    PRIMARY KEY (run_id, round)) STRICT;
+    model INTEGER NOT NULL, mask INTEGER NOT NULL, deadline_s REAL NOT NULL, target INTEGER NOT NULL,
+    committed INTEGER NOT NULL, PRIMARY KEY (run_id, round)) STRICT;
 CREATE TABLE assignments (run_id TEXT NOT NULL, assignment_id INTEGER NOT NULL UNIQUE, round INTEGER NOT NULL,
     client INTEGER NOT NULL REFERENCES clients, shape INTEGER NOT NULL, model INTEGER NOT NULL, mask INTEGER NOT NULL,
     kind TEXT NOT NULL, work TEXT NOT NULL, PRIMARY KEY (run_id, assignment_id),

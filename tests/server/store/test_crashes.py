@@ -14,7 +14,7 @@ from fedprune_server.store import verify
 
 from . import crashing
 
-NAMED = {"blob-append", "blob-before-sync", "blob-before-rename", "blob-after-rename"} | {
+NAMED = {"blob-append", "blob-before-sync", "blob-before-rename", "blob-after-rename", "blob-deleted"} | {
     f"{change}-{moment}-commit"
     for change in (
         "create-run",
