@@ -52,16 +52,6 @@ def step(state: ControlState, event: Event) -> Step:
     return TABLE[key](state, event)
 
 
-def auto_path(least_density: float, ratio: float = 0.7) -> tuple[float, ...]:
-    """Densities for a run that looks for its own: each `ratio` of the one before, down to `least_density`."""
-    if not 0.0 < least_density < 1.0 or not 0.0 < ratio < 1.0:
-        raise LocalError("no such path", seen=(least_density, ratio), expected="shares between 0 and 1")
-    path = [ratio]
-    while path[-1] * ratio > least_density:
-        path.append(path[-1] * ratio)
-    return (*path, least_density) if path[-1] > least_density else (least_density,)
-
-
 def next_density(state: ControlState) -> float | None:
     """What to try next: `scale` of the way to the first density on the path below the accepted one; None when there is
     none, or when the step would be too small to matter."""

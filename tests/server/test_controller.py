@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from pydantic import TypeAdapter
@@ -10,7 +9,7 @@ from pydantic import TypeAdapter
 from fedprune.errors import LocalError
 from fedprune.pruning.comparison import Interval, Measured
 from fedprune.tensor import Version
-from fedprune_server.controller import IGNORED, TABLE, auto_path, judge, next_density, step
+from fedprune_server.controller import IGNORED, TABLE, judge, next_density, step
 from fedprune_server.trials import (
     EVENTS,
     ControlPlan,
@@ -260,17 +259,6 @@ def test_test_data_is_no_judge() -> None:
     # Sub-FedAvg's released code opens its pruning gate by the client's test loader.
     with pytest.raises(LocalError, match="cannot be judged on test data"):
         step(ControlState(plan=PLAN, phase=Phase.BASELINE), Evaluated(units(0.9), source="test"))
-
-
-def test_paths_for_runs_that_look_for_their_own_density() -> None:
-    path = auto_path(0.05)
-    assert path[0] == 0.7
-    assert path[-1] == 0.05
-    assert all(b >= 0.7 * a - 1e-12 for a, b in pairwise(path))
-    assert auto_path(0.8) == (0.8,)
-    ControlPlan(path=path, first=1, last=2)
-    with pytest.raises(LocalError, match="no such path"):
-        auto_path(0.0)
 
 
 def test_steps_too_small_to_matter_are_not_tried() -> None:

@@ -124,6 +124,18 @@ class GrowthVote:
                 raise UpdateError(f"its vote on {name!r} has gradients that are not finite", party=party)
 
 
+def largest_dead(
+    gradients: Mapping[str, NDArray[np.float32]], mask: Mask, counts: Mapping[str, int]
+) -> dict[str, Indices]:
+    """What a client votes for: by layer the flat positions, ascending, of the `counts[name]` largest |gradient| among
+    the weights that are dead in `mask`; ties go to the lower position."""
+    found = {}
+    for name, bits in mask.alive.items():
+        count = min(counts[name], int(np.count_nonzero(~bits)))
+        found[name] = np.flatnonzero(top(_candidates(np.abs(gradients[name]), bits), count))
+    return found
+
+
 def _fault(places: Indices, alive: Bits, count: int) -> str | None:
     if places.size > count:
         return f"names more than {count} weights"

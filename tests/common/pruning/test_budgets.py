@@ -134,6 +134,13 @@ def test_a_cost_budget_is_kept_and_used_up(budget: float) -> None:
     assert budget - max(COST.values()) < spent <= budget
 
 
+def test_floors_come_before_the_cost() -> None:
+    scores = {t.name: np.random.default_rng(0).random(t.shape, np.float32) for t in CONV}
+    chosen = select(scores, Mask.full(CONV), CostShare(cost=COST, budget=10.0), Floors(), 1, score="m")
+    assert [layer.after for layer in chosen.layers] == [layer.floor_trimmed for layer in chosen.layers]
+    assert all(layer.after >= 16 for layer in chosen.layers)
+
+
 def test_cheap_weights_go_last_at_equal_scores() -> None:
     scores = {t.name: np.ones(t.shape, np.float32) for t in CONV}
     chosen = select(

@@ -20,6 +20,7 @@ from fedprune.pruning.regrowth import (
     exchange,
     exchange_counts,
     exchange_share,
+    largest_dead,
     tally_growth,
 )
 from fedprune.tensor import Schema, TensorSpec
@@ -114,6 +115,18 @@ def vote(client: int, examples: int, places: list[int], gradients: list[float] |
         indices={"a": np.array(places, np.intp), "b": np.zeros(0, np.intp)},
         gradients=None if gradients is None else {"a": np.array(gradients, np.float32), "b": np.zeros(0, np.float32)},
     )
+
+
+def test_a_client_votes_for_its_largest_gradients_among_the_dead() -> None:
+    mask = sparse(1, 0.4)
+    gradients = {name: array - np.float32(0.5) for name, array in some(3).items()}
+    found = largest_dead(gradients, mask, {"a": 25, "b": 10_000})
+    dead = np.flatnonzero(~mask.alive["a"])
+    strongest = dead[np.argsort(-np.abs(gradients["a"].reshape(-1)[dead]))[:25]]
+    assert found["a"].tolist() == sorted(strongest)
+    assert found["b"].tolist() == np.flatnonzero(~mask.alive["b"]).tolist(), "no more than there are"
+    counts = {name: places.size for name, places in found.items()}
+    GrowthVote(client=0, examples=1, indices=found).check(mask, counts)
 
 
 def test_votes_count_by_examples() -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from fedprune.mask import Mask
 from fedprune.pruning import Floors, PruningPlan
 from fedprune.pruning.accumulate import GradientScore
-from fedprune.pruning.regrowth import GrowthVote
+from fedprune.pruning.regrowth import GrowthVote, exchange, exchange_counts, exchange_share, largest_dead
+from fedprune.pruning.votes import Ballot, coverage
 from fedprune.tensor import Schema, TensorSpec
 from fedprune_server.pruner import Need, Pruner
 
@@ -35,11 +36,10 @@ def gradient(w: Floats, x: Floats, y: Floats) -> Floats:
 def answer(need: Need, mask: Mask, w: Floats, data: list[tuple[Floats, Floats]]) -> list[GrowthVote]:
     votes = []
     for client, (x, y) in enumerate(data):
-        g = gradient(w, x, y).reshape(-1)
-        dead = np.flatnonzero(~mask.alive["w"])
-        places = np.sort(dead[np.argsort(-np.abs(g[dead]))[: need.grow["w"]]])
-        gradients = {"w": g[places]} if need.values else None
-        votes.append(GrowthVote(client=client, examples=len(x), indices={"w": places}, gradients=gradients))
+        g = gradient(w, x, y)
+        places = largest_dead({"w": g}, mask, need.grow)
+        gradients = {"w": g.reshape(-1)[places["w"]]} if need.values else None
+        votes.append(GrowthVote(client=client, examples=len(x), indices=places, gradients=gradients))
     return votes
 
 
@@ -50,14 +50,23 @@ def score(method: str, w: Floats, data: list[tuple[Floats, Floats]]) -> dict[str
     return running.result()
 
 
-def federate(plan: PruningPlan, rounds: int = 60) -> float:
-    """Train, prune, and give the F1 of the final mask against the teacher's."""
-    rng = np.random.default_rng(11)
-    truth = teacher(rng)
-    data = []
+def federation(rng: np.random.Generator) -> tuple[Floats, list[tuple[Floats, Floats]]]:
+    truth, data = teacher(rng), []
     for examples in (40, 80, 120, 160):
         x = rng.standard_normal((examples, SHAPE[1])).astype(np.float32)
         data.append((x, (x @ truth.T + 0.1 * rng.standard_normal((examples, SHAPE[0]))).astype(np.float32)))
+    return truth, data
+
+
+def f1(mask: Mask, truth: Floats) -> float:
+    found, wanted = mask.alive["w"], truth != 0
+    return float(2 * (found & wanted).sum() / (found.sum() + wanted.sum()))
+
+
+def federate(plan: PruningPlan, rounds: int = 60) -> float:
+    """Train, prune, and give the F1 of the final mask against the teacher's."""
+    rng = np.random.default_rng(11)
+    truth, data = federation(rng)
     w, mask, pruner = (0.01 * rng.standard_normal(SHAPE)).astype(np.float32), Mask.full(SCHEMA), Pruner(plan, rounds)
     pruner.check(SCHEMA)
     for round in range(rounds + 1):
@@ -78,8 +87,42 @@ def federate(plan: PruningPlan, rounds: int = 60) -> float:
         if proposal:
             mask = proposal.mask
             w = w * mask.alive["w"]
-    found, wanted = mask.alive["w"], truth != 0
-    return float(2 * (found & wanted).sum() / (found.sum() + wanted.sum()))
+    return f1(mask, truth)
+
+
+def readjust(w: Floats, mask: Mask, share: float, x: Floats, y: Floats) -> tuple[Floats, Mask]:
+    """One client's round in FedDST: train, exchange by its own gradient, train on, so that what grew is not zero."""
+    for step in range(10):
+        if step == 5 and share > 0:
+            grow = {"w": np.abs(gradient(w, x, y))}
+            counts = exchange_counts(mask, share)
+            mask = exchange({"w": np.abs(w)}, grow, mask, counts, NO_FLOORS, mask.version, score="m").mask
+            w = w * mask.alive["w"]
+        w = np.asarray(w - 0.1 * gradient(w, x, y) * mask.alive["w"], np.float32)
+    return w, mask
+
+
+def test_clients_that_readjust_their_own_masks_find_them_together() -> None:
+    rng = np.random.default_rng(11)
+    truth, data = federation(rng)
+    pruner = Pruner(PruningPlan(density=0.1, floors=NO_FLOORS, schedule="init", method="random"), 60)
+    w = np.zeros(SHAPE, np.float32)
+    start = pruner.propose(round=0, weights={"w": w}, mask=Mask.full(SCHEMA), next_mask_version=1)
+    assert start is not None
+    mask = start.mask
+    for round in range(1, 61):
+        done = [readjust(w, mask, exchange_share(round, 40, 0.3), x, y) for x, y in data]
+        ballots = [Ballot(client=k, examples=len(x), mask=done[k][1]) for k, (x, _) in enumerate(data)]
+        held = coverage([(b.examples, b.mask) for b in ballots])["w"]
+        total = sum(b.examples * done[b.client][0] for b in ballots)
+        w = np.asarray(np.divide(total, held, out=np.zeros(SHAPE), where=held > 0), np.float32)
+        merged = pruner.merge(
+            ballots, "union", round=round, weights={"w": w}, mask=mask, next_mask_version=mask.version + 1
+        )
+        assert merged.mask.alive_count == mask.alive_count
+        mask = merged.mask
+        w = w * mask.alive["w"]
+    assert f1(mask, truth) >= 0.9
 
 
 @pytest.mark.parametrize(
