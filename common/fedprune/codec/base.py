@@ -93,7 +93,7 @@ class Plan:
     rng: np.random.Generator | None = None
     exact: tuple[str, ...] = ()
     positions: Positions | None = None
-    link_bytes_per_s: float = 1e6
+    link_bytes_per_s: float = 1e5
 
     def __post_init__(self) -> None:
         for values in (self.values, self.vectors or self.values):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 
-import atheris  # type: ignore[import-not-found, unused-ignore]  # installed only where somebody fuzzes
+import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]  # installed only where somebody fuzzes
 
 with atheris.instrument_imports(include=["fedprune"]):
-    from mutate import reseal, targets  # type: ignore[import-not-found, unused-ignore]  # beside this file
+    from mutate import reseal, targets  # type: ignore[import-untyped, import-not-found, unused-ignore]  # beside this file
 
     from fedprune.errors import RemoteError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from fedprune.tensor import Schema, TensorSpec
 
 
 def load_mutate() -> Any:
-    spec = importlib.util.spec_from_file_location("mutate", Path(__file__).with_name("mutate.py"))
+    spec = importlib.util.spec_from_file_location("codec_mutate", Path(__file__).with_name("mutate.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
 

@@ -1,0 +1,138 @@
+"""What holds for every frame: streams, pools of small tensors, memory, and the account of bytes."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedprune.codec import Content, UpdateReader, account, encode_mask_set, encode_update, iter_update
+from fedprune.codec.base import Cursor, varint
+from fedprune.codec.container import parse
+from fedprune.codec.entropy import BLOCK_SYMBOLS, pack, unpack
+from fedprune.codec.grouping import POOL_ELEMENTS, SMALL_ELEMENTS, group
+from fedprune.errors import DecodeError, LocalError
+from fedprune.mask import Mask
+from fedprune.tensor import Role, Schema, TensorSpec, Version
+
+MLP = Schema(
+    tensors=(
+        TensorSpec(name="0.weight", shape=(256, 64)),
+        TensorSpec(name="0.bias", shape=(256,), role=Role.FREE),
+        TensorSpec(name="1.weight", shape=(192, 256)),
+        TensorSpec(name="1.bias", shape=(192,), role=Role.FREE),
+        TensorSpec(name="2.weight", shape=(10, 192), role=Role.FREE),
+        TensorSpec(name="2.bias", shape=(10,), role=Role.FREE),
+    )
+)
+
+
+@given(st.integers(0, (1 << 63) - 1))
+def test_numbers_come_back(number: int) -> None:
+    cursor = Cursor(memoryview(varint(number)))
+    assert cursor.varint() == number
+    assert cursor.left == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, BLOCK_SYMBOLS - 1, BLOCK_SYMBOLS, BLOCK_SYMBOLS + 1, 300_000])
+@pytest.mark.parametrize("symbols", [1, 2, 17, 256])
+def test_streams_come_back(size: int, symbols: int) -> None:
+    data = np.random.default_rng(size).integers(0, symbols, size).astype(np.uint8)
+    cursor = Cursor(memoryview(b"".join(pack(data))))
+    assert np.array_equal(unpack(cursor, size), data)
+    cursor.done()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=40))
+def test_streams_are_near_their_order_0_entropy(weights: list[int]) -> None:
+    p = np.array(weights) / sum(weights)
+    data = np.random.default_rng(0).choice(len(p), 40_000, p=p).astype(np.uint8)
+    counts = np.bincount(data)
+    entropy = -np.sum(counts[counts > 0] * np.log2(counts[counts > 0] / data.size)) / 8
+    # a Huffman code has whole bits: up to 0.086 + p(most frequent) bits a symbol over entropy (Gallager 1978)
+    assert sum(map(len, pack(data))) <= entropy + (0.086 + p.max()) * data.size / 8 + 150
+
+
+def test_small_tensors_of_a_kind_share_a_group_and_large_ones_stand_alone() -> None:
+    groups = group(["f", "f", "i", "f", "f"], [10, 20, 3, SMALL_ELEMENTS + 1, 30])
+    assert groups.owner == (0, 0, 1, 2, 0)
+    assert groups.members == ((0, 1, 4), (2,), (3,))
+
+
+def test_a_pool_is_closed_before_it_grows_large() -> None:
+    groups = group(["f"] * 5, [SMALL_ELEMENTS] * 5)
+    pooled = [sum(SMALL_ELEMENTS for _ in members) for members in groups.members]
+    assert max(pooled) <= POOL_ELEMENTS
+
+
+def test_an_update_of_68_thousand_parameters_has_less_than_150_bytes_of_overhead() -> None:
+    rng = np.random.default_rng(0)
+    arrays = {t.name: rng.normal(size=t.shape).astype(np.float32) for t in MLP}
+    mask = Mask(schema=MLP, version=1, alive={t.name: rng.random(t.shape) < 0.1 for t in MLP.prunable})
+    for plan in ("lossless", "int8", "int4"):
+        kinds = account(encode_update(arrays, schema=MLP, mask=mask, plan=plan, version=Version(model=9, mask=1)))
+        assert kinds["manifest"] <= 100
+
+
+def test_parts_are_the_frame() -> None:
+    arrays = {t.name: np.ones(t.shape, np.float32) for t in MLP}
+    parts = [bytes(part) for part in iter_update(arrays, schema=MLP)]
+    assert len(parts) > 2
+    assert b"".join(parts) == encode_update(arrays, schema=MLP)
+
+
+def test_the_reader_gives_versions_and_content() -> None:
+    arrays = {t.name: np.ones(t.shape, np.float32) for t in MLP}
+    version = Version(shape=1, model=1000, mask=7)
+    reader = UpdateReader(
+        encode_update(arrays, schema=MLP, version=version, content=Content.DELTA), schema=MLP, mask=None
+    )
+    assert reader.version == version
+    assert reader.content is Content.DELTA
+
+
+def test_a_mask_is_no_content_of_an_update() -> None:
+    with pytest.raises(LocalError, match="mask"):
+        encode_update({}, schema=Schema(tensors=()), content=Content.MASK)
+
+
+def test_accounts_name_masks_and_add_up() -> None:
+    mask = Mask(
+        schema=MLP, version=1, alive={t.name: np.random.default_rng(1).random(t.shape) < 0.1 for t in MLP.prunable}
+    )
+    frame = encode_mask_set(mask)
+    kinds = account(frame)
+    assert set(kinds) == {"mask", "manifest"}
+    assert sum(kinds.values()) == len(frame)
+    with pytest.raises(DecodeError):
+        account(frame[:30])
+
+
+def test_an_empty_model_is_a_frame_too() -> None:
+    frame = encode_update({}, schema=Schema(tensors=()))
+    assert list(UpdateReader(frame, schema=Schema(tensors=()))) == []
+    assert parse(memoryview(frame)).segments == ()
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_memory_stays_within_half_a_tensor_beside_input_and_output(with_base: bool) -> None:
+    schema = Schema(tensors=tuple(TensorSpec(name=str(i), shape=(1 << 20,)) for i in range(3)))
+    rng = np.random.default_rng(0)
+    arrays = {t.name: rng.normal(size=t.shape).astype(np.float32) for t in schema}
+    base = {name: array * np.float32(1.01) for name, array in arrays.items()} if with_base else None
+    tensor = 4 << 20
+    tracemalloc.start()
+    try:
+        frame = encode_update(arrays, schema=schema, base=base)
+        assert tracemalloc.get_traced_memory()[1] <= 1.5 * tensor + len(frame)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in UpdateReader(frame, schema=schema, base=base):
+            pass
+        assert tracemalloc.get_traced_memory()[1] - before <= 2.5 * tensor, "one tensor decoded, half of one beside it"
+    finally:
+        tracemalloc.stop()
