@@ -7,14 +7,17 @@ that a client killed at any instant has either the whole result or none, and nei
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fedprune.errors import LocalError, StoreError
+from fedprune.errors import FedpruneError, LocalError, StoreError
 from fedprune.framing import Bytes, Seal, seal
 from fedprune.tensor import Version
+
+log = logging.getLogger("fedprune.outbox")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +66,16 @@ class Outbox:
         return result
 
     def get(self, run_id: str, assignment_id: int) -> tuple[Result, bytes] | None:
-        """A sealed result and its frame, or nothing."""
+        """A sealed result and its frame, or nothing: a damaged one is thrown away, and its work is done again."""
         path = self._path(run_id, assignment_id)
         if not path.exists():
             return None
         head, _, frame = path.read_bytes().partition(b"\n")
-        facts = json.loads(head)
-        sealed, version = Seal(**facts["seal"]), Version(**facts["version"])
-        result = Result(**{**facts, "seal": sealed, "version": version})
-        if seal(frame) != result.seal:
-            raise LocalError("a sealed result is damaged", seen=path.name, next_step="It is done again")
+        result = _read(head)
+        if result is None or seal(frame) != result.seal:
+            log.warning("the sealed result %s is damaged: its work is done again", path.name)
+            path.unlink()
+            return None
         return result, frame
 
     def waiting(self, run_id: str) -> list[int]:
@@ -94,3 +97,12 @@ class Outbox:
         if not run_id.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise LocalError("not a run id", seen=repr(run_id[:80]))
         return self._folder / f"{run_id}-{assignment_id}.result"
+
+
+def _read(head: bytes) -> Result | None:
+    """The first line of a sealed file; None when it is none."""
+    try:
+        facts = json.loads(head)
+        return Result(**{**facts, "seal": Seal(**facts["seal"]), "version": Version(**facts["version"])})
+    except (ValueError, TypeError, KeyError, FedpruneError):
+        return None

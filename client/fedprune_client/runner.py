@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -43,6 +44,8 @@ log = logging.getLogger("fedprune.client")
 
 # Steps are reported at most this often.
 PROGRESS_S = 1.0
+# After a broken stream clients come back within this time, not all at once.
+REJOIN_S = 0.5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,7 +105,7 @@ class Runner:
                     self._hear(message)
             except UnavailableError as error:
                 self.say(f"{error}; joining again")
-            await asyncio.sleep(0)
+            await asyncio.sleep(random.uniform(0, REJOIN_S))
 
     def _join_request(self) -> pb.JoinRequest:
         pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")

@@ -217,6 +217,12 @@ def _queue(state: SessionState, event: Event) -> Step:
     return replace(state, queued=event), ()
 
 
+def _unqueue(state: SessionState, event: Event) -> Step:
+    assert isinstance(event, Cancelled)
+    waits = state.queued is not None and state.queued.assignment.assignment_id == event.assignment_id
+    return (replace(state, queued=None), ()) if waits else (state, ())
+
+
 def _free(state: SessionState, effect: Effect) -> Step:
     """The assignment in hand is over; go on with the one that waited, if any."""
     waiting = replace(state, phase=Phase.WAITING, assignment=None, queued=None)
@@ -277,6 +283,7 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     **{(phase, Started): _start for phase in (Phase.WAITING, *_BUSY)},
     **{(phase, Assigned): _assign for phase in (Phase.WAITING, Phase.PULLING, Phase.WORKING)},
     (Phase.SUBMITTING, Assigned): _queue,
+    (Phase.SUBMITTING, Cancelled): _unqueue,
     **{(phase, RunEnded): _run_ended for phase in (Phase.WAITING, *_BUSY)},
     **{(phase, Cancelled): _cancelled for phase in (Phase.PULLING, Phase.WORKING)},
     **{(phase, Failed): _failed for phase in _BUSY},
@@ -287,7 +294,7 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     **{(Phase.WAITING, event): _ignore for event in (Pulled, Worked, Failed, Receipted, Cancelled)},
     **{(Phase.PULLING, event): _ignore for event in (Worked, Receipted)},
     **{(Phase.WORKING, event): _ignore for event in (Pulled, Receipted)},
-    **{(Phase.SUBMITTING, event): _ignore for event in (Pulled, Worked, Cancelled)},
+    **{(Phase.SUBMITTING, event): _ignore for event in (Pulled, Worked)},
     **{(Phase.GONE, event): _ignore for event in EVENTS},
 }
 

@@ -92,14 +92,18 @@ class Link:
 
     async def work(self, outgoing: AsyncIterator[pb.ClientMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
         """One work stream, until it breaks or ends; raises `UnavailableError` when it breaks."""
-        call: Any = self._stub.Work(outgoing, metadata=self._identity)
+        call: Any = self._stub.Work(metadata=self._identity)
+        sending = asyncio.create_task(_send_all(call, outgoing))
         try:
-            async for message in call:
+            while (message := await call.read()) is not grpc.aio.EOF:
                 yield message
         except grpc.aio.AioRpcError as error:
             raise as_error(error, self.server) from error
         finally:
+            # A sender that lived on would take messages away from the next stream.
+            sending.cancel()
             call.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
     async def pull(self, run_id: str, replica: Replica, want: Version, apply: Apply) -> None:
         """Bring the replica to `want` by `apply`, continuing after each break where it broke."""
@@ -143,9 +147,13 @@ class Link:
 
     @staticmethod
     async def _send(call: Any, frame: bytes, offset: int, chunk_bytes: int) -> None:
-        for chunk in chunks(frame, offset=offset, chunk_bytes=chunk_bytes):
-            await asyncio.wait_for(call.write(pb.SubmitRequest(chunk=chunk)), STALL_S)
-        await call.done_writing()
+        """Send until all is sent, or the coordinator has ended the call: what it said is read next."""
+        try:
+            for chunk in chunks(frame, offset=offset, chunk_bytes=chunk_bytes):
+                await asyncio.wait_for(call.write(pb.SubmitRequest(chunk=chunk)), STALL_S)
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            return
 
     async def _reply(self, call: Any) -> pb.SubmitReply:
         reply = await call.read()
@@ -236,6 +244,14 @@ def begin_message(result: Result) -> pb.Begin:
         residual_norm=result.residual_norm,
         eager=result.seal.size <= EAGER_BYTES,
     )
+
+
+async def _send_all(call: Any, outgoing: AsyncIterator[pb.ClientMessage]) -> None:
+    async for message in outgoing:
+        try:
+            await call.write(message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return
 
 
 async def _status(call: Any) -> Exception:

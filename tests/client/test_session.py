@@ -102,17 +102,8 @@ class TestBusy:
     def test_the_same_run_again_changes_nothing(self, state: SessionState) -> None:
         assert step(state, Started("r")) == (state, ())
 
-    def test_another_assignment_takes_the_place(self, state: SessionState) -> None:
-        now, effects = step(state, Assigned(SECOND, False))
-        assert effects == (Abandon(1), Pull(SECOND))
-        assert now.in_hand(2)
-
     def test_another_run_starts_from_nothing(self, state: SessionState) -> None:
         assert step(state, Started("other")) == (SessionState(run_id="other"), (Abandon(1), Prepare("other")))
-
-    def test_a_cancelled_assignment_is_abandoned(self, state: SessionState) -> None:
-        now, effects = step(state, Cancelled(1))
-        assert (now.phase, now.assignment, effects) == (Phase.WAITING, None, (Abandon(1),))
 
     def test_another_ones_cancel_is_not_ours(self, state: SessionState) -> None:
         assert step(state, Cancelled(9)) == (state, ())
@@ -127,11 +118,46 @@ class TestBusy:
         assert step(state, RunEnded(False)) == (SessionState(phase=Phase.GONE), (Abandon(1), GoHome()))
 
 
+@pytest.mark.parametrize("state", [PULLING, WORKING], ids=lambda s: s.phase.value)
+class TestUnfinished:
+    def test_another_assignment_takes_the_place(self, state: SessionState) -> None:
+        now, effects = step(state, Assigned(SECOND, False))
+        assert effects == (Abandon(1), Pull(SECOND))
+        assert now.in_hand(2)
+
+    def test_a_cancelled_assignment_is_abandoned(self, state: SessionState) -> None:
+        now, effects = step(state, Cancelled(1))
+        assert (now.phase, now.assignment, effects) == (Phase.WAITING, None, (Abandon(1),))
+
+
+class TestSubmitting:
+    """Whether a sealed result counted must be known before the next one is made."""
+
+    def test_another_assignment_waits_for_the_answer(self) -> None:
+        state, effects = step(SUBMITTING, Assigned(SECOND, False))
+        assert (effects, state.in_hand(1)) == ((), True)
+        now, effects = step(state, Receipted(1, True))
+        assert effects == (Settle(1, True), Pull(SECOND))
+        assert now.in_hand(2)
+
+    def test_a_refusal_is_an_answer_too(self) -> None:
+        state, _ = step(SUBMITTING, Assigned(SECOND, False))
+        assert step(state, Failed(1, "refused"))[1] == (Decline(1, "refused"), Pull(SECOND))
+
+    def test_a_cancel_does_not_stop_the_question(self) -> None:
+        assert step(SUBMITTING, Cancelled(1)) == (SUBMITTING, ())
+
+    def test_a_waiting_assignment_can_be_cancelled(self) -> None:
+        state, _ = step(SUBMITTING, Assigned(SECOND, False))
+        assert step(state, Cancelled(9)) == (state, ())
+        assert step(state, Cancelled(2)) == (SUBMITTING, ())
+
+
 def test_news_of_abandoned_work_is_not_mistaken_for_the_new() -> None:
     state, _ = step(WORKING, Assigned(SECOND, False))
     for stale in (Worked(1), Receipted(1, True), Cancelled(1), Failed(1, "stopped")):
         assert step(state, stale) == (state, ())
-    submitting = after(Assigned(FIRST, True), Assigned(SECOND, True))
+    submitting = after(Assigned(SECOND, True))
     assert step(submitting, Receipted(1, True)) == (submitting, ())
 
 
