@@ -44,6 +44,17 @@ Share = Annotated[float, Field(gt=0, le=1)]
 ShareOrZero = Annotated[float, Field(ge=0, le=1)]
 Patterns = Annotated[tuple[str, ...], Field(strict=False)]
 File = Annotated[Path, Field(strict=False)]
+Rule = Literal[
+    "fedavg",
+    "fedavgm",
+    "fedadam",
+    "fedyogi",
+    "fedadagrad",
+    "trimmed_mean",
+    "median",
+    "multi_krum",
+    "norm_clip",
+]
 Values = Literal["lossless", "fp16", "bf16", "int8", "int4", "ternary"]
 
 
@@ -172,10 +183,23 @@ class CompressionSection(Section):
 
 
 class AggregationSection(Section):
-    rule: Literal["fedavg"] = "fedavg"
-    """How updates become the next model (McMahan et al., 2017)."""
+    rule: Rule = "fedavg"
+    """How updates become the next model: fedavg (McMahan et al., 2017), with momentum, adaptive (Reddi et al., 2021),
+    or a rule that stands clients which lie."""
     rate: Positive = 1.0
-    """Step along the mean update; 1.0 takes it whole."""
+    """Step along the mean update; 1.0 takes it whole. fedadam, fedyogi and fedadagrad want about 0.1."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the first moment of fedavgm and the adaptive rules."""
+    second: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the second moment of fedadam and fedyogi."""
+    floor: Positive = 1e-3
+    """Keeps adaptive steps small where nothing moves."""
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """Share of the clients that trimmed_mean cuts at either end."""
+    attackers: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """Share of the clients that multi_krum stands."""
+    clip_norm: PositiveOrZero = 0.0
+    """Longest update that counts whole, whatever the rule; longer ones are shortened to it. 0 does not clip."""
 
 
 class PrivacySection(Section):

@@ -22,7 +22,6 @@ from fedprune.sockets import SocketMeter
 from fedprune.tensor import Schema
 from fedprune_server import plan
 from fedprune_server.accounting import Accounts
-from fedprune_server.aggregation import fedavg
 from fedprune_server.closing import Closing, Evaluator
 from fedprune_server.members import Members
 from fedprune_server.output import Output
@@ -99,7 +98,7 @@ def build_run(
         run_id=run_id,
         schema=schema,
         versions=versions,
-        aggregator=fedavg(rate=config.aggregation.rate),
+        aggregator=plan.aggregation(config),
         pruner=Pruner(plan.pruning_plan(config), config.run.rounds),
         evaluate=site.evaluator,
         due=rules.due,

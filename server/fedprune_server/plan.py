@@ -11,6 +11,7 @@ import hashlib
 from fedprune.config import RunConfig
 from fedprune.pruning import Floors, PruningPlan
 from fedprune.work import EvaluateWork, TrainWork, UploadPlan
+from fedprune_server.aggregation import Aggregator, Options, aggregator
 from fedprune_server.rounds import Rules
 
 
@@ -54,6 +55,21 @@ def pruning_plan(config: RunConfig) -> PruningPlan:
         floors=Floors(weights=pruning.floor, share=pruning.floor_share),
         recovery_rounds=0,
     )
+
+
+def aggregation(config: RunConfig) -> Aggregator:
+    """The rule that updates are folded by."""
+    chosen = config.aggregation
+    options = Options(
+        rate=chosen.rate,
+        momentum=chosen.momentum,
+        second=chosen.second,
+        floor=chosen.floor,
+        trim=chosen.trim,
+        attackers=chosen.attackers,
+        clip_norm=chosen.clip_norm,
+    )
+    return aggregator(chosen.rule, options)
 
 
 def train_work(config: RunConfig, *, round_: int, shard: int) -> TrainWork:
