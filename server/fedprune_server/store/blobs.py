@@ -26,7 +26,7 @@ class Blobs(Protocol):
     """Bytes by digest, and unfinished bytes by key. Raises `StoreError` when the disk does not do its part."""
 
     def put(self, data: Bytes) -> str:
-        """Keep these bytes; returns their SHA-256 (hex). Durable on return. Putting them twice is once."""
+        """Keep these bytes; returns their SHA-256 (hex). Durable once a record names them. Putting twice is once."""
 
     def open(self, digest: str) -> memoryview:
         """The bytes, read-only. Raises `StoreError` when there are none of this digest."""
@@ -47,7 +47,7 @@ class Blobs(Protocol):
         """Put more bytes behind what is staged under `key`."""
 
     def publish(self, key: str, digest: str) -> None:
-        """Turn what is staged under `key` into the blob `digest`, durably. The caller has checked the digest."""
+        """Turn what is staged under `key` into the blob `digest`. The caller has checked the digest."""
 
     def discard(self, key: str) -> None:
         """Forget what is staged under `key`."""

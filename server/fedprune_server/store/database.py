@@ -35,6 +35,8 @@ class Database:
         self._lock = RLock()
         self._failed: StoreError | None = None
         self._writer = f"process {os.getpid()} on {socket.gethostname()}"
+        self._durable = durable
+        self._synced = True
         self._connections: list[sqlite3.Connection] = []
         try:
             with self._reported("open the database"):
@@ -85,8 +87,11 @@ class Database:
         return (row["sequence"], row["hash"]) if row else (0, GENESIS)
 
     @contextmanager
-    def transaction(self, name: str) -> Iterator[Transaction]:
+    def transaction(self, name: str, *, synced: bool = True) -> Iterator[Transaction]:
         """All or nothing. Raises `StoreError` when the disk, another writer or a key does not allow it.
+
+        Without `synced` a power cut may undo it; the next synced one makes it durable too, because the log keeps its
+        order. That is enough for whatever nobody outside was told, and saves a wait for the disk.
 
         `name` says what is being done, in words joined by hyphens; a crash can be tried at `NAME-before-commit` and
         `NAME-after-commit`.
@@ -96,6 +101,7 @@ class Database:
             head = self._head
             try:
                 with self._reported(name.replace("-", " ")):
+                    self._sync_commits(synced)
                     self._write.execute("BEGIN IMMEDIATE")
                     self._check_still_writer()
                     yield Transaction(self, self._write)
@@ -109,6 +115,11 @@ class Database:
                 if self._write.in_transaction:
                     self._write.execute("ROLLBACK")
                 raise
+
+    def _sync_commits(self, synced: bool) -> None:
+        if self._durable and synced != self._synced:
+            self._write.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._synced = synced
 
     def append_link(self, topic: str, run_id: str, body: str) -> None:
         """One more row of the chain; only inside a transaction."""
@@ -220,6 +231,15 @@ class Transaction:
         self._connection.execute(f"{verb} INTO {table} ({columns}) VALUES ({marks}){conflict}", tuple(row.values()))
         self.note(table, str(row.get("run_id", "")), row)
 
+    def put_content(self, digest: str, data: bytes) -> None:
+        """A small blob; it needs no link, since its digest is one of a record."""
+        self._connection.execute("INSERT OR IGNORE INTO contents VALUES (?, ?)", (digest, data))
+
+    def delete_content(self, digest: str) -> int:
+        """The small blob goes; returns its size."""
+        row = self.one("DELETE FROM contents WHERE digest = ? RETURNING length(data) AS size", digest)
+        return 0 if row is None else int(row["size"])
+
     def note(self, topic: str, run_id: str, body: object) -> None:
         """A link of the chain without a row in a table."""
         self._database.append_link(topic, run_id, canonical(body))
@@ -239,7 +259,7 @@ def broken_links(rows: Iterator[sqlite3.Row], *, whole: bool) -> Iterator[tuple[
     first row must be the chain's first."""
     last: tuple[int, str] | None = (0, GENESIS) if whole else None
     for row in rows:
-        body = chained_text(row["topic"], row["run_id"], row["body"])
+        body = chained_text(str(row["topic"]), str(row["run_id"]), str(row["body"]))
         if last is not None and row["sequence"] != last[0] + 1:
             yield row["sequence"], f"rows {last[0] + 1} to {row['sequence'] - 1} are missing"
         elif last is not None and row["previous"] != last[1]:

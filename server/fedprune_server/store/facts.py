@@ -97,7 +97,7 @@ def note_bytes(tx: Transaction, run_id: str, entries: Sequence[Entry]) -> None:
         tx.note(BYTES_TOPIC, run_id, rows)
 
 
-def keep_blob(tx: Transaction, digest: str) -> None:
+def name_blob(tx: Transaction, digest: str) -> None:
     """From now on the bytes of this digest must be there."""
     if tx.one("SELECT 1 FROM blobs WHERE digest = ? AND kept = 1", digest) is None:
         tx.replace("blobs", {"digest": digest, "kept": 1})

@@ -1,8 +1,9 @@
 """What the coordinator asks of a store, whatever stands behind it.
 
 One store holds the runs of one coordinator, one after another. Each method that changes something is one
-transaction: when it returns, the change survives a kill and a power cut; when it raises, nothing changed. There is
-one writer; a second coordinator that opens the same store makes every later change of the first one fail. Any thread
+transaction: when it raises, nothing changed; when it returns, the change survives a kill. What someone outside is told
+of (an index, a receipt, a version) survives a power cut, too; what is marked *in order* below does so from the next
+such change on, and is never there without what came before it. There is one writer; a second coordinator that opens the same store makes every later change of the first one fail. Any thread
 may call. All methods raise `StoreError` when the disk is full, an I/O error occurs or another coordinator took over;
 after such an error a store answers nothing but that error.
 """
@@ -72,7 +73,7 @@ class Store(Protocol):
         needs; raises `StoreError` naming the first that is damaged."""
 
     def freeze_shards(self, run_id: str, shards: Mapping[int, int]) -> None:
-        """Fix the shard index of each client; later calls may add clients, never change one."""
+        """Fix the shard index of each client; later calls may add clients, never change one. In order."""
 
     def shards(self, run_id: str) -> dict[int, int]:
         """Client index -> shard index."""
@@ -88,7 +89,7 @@ class Store(Protocol):
         """One version by its model number. Raises `StoreError` when it was never committed."""
 
     def put_report(self, run_id: str, round_: int, report_json: str) -> None:
-        """Keep or replace the report of a round."""
+        """Keep or replace the report of a round. In order."""
 
     def reports(self, run_id: str) -> dict[int, str]:
         """Round -> report, ascending."""
@@ -102,7 +103,7 @@ class Store(Protocol):
         """One more than any assignment id ever used in this store."""
 
     def open_round(self, record: RoundRecord, assignments: Sequence[AssignmentRecord]) -> None:
-        """Begin a round with its assignments. Raises `StoreError` when it was opened before."""
+        """Begin a round with its assignments. Raises `StoreError` when it was opened before. In order."""
 
     def close_round(self, run_id: str, round_: int, *, report_json: str = "", entries: Sequence[Entry] = ()) -> None:
         """End a round that makes no new version, because no update counted."""
@@ -111,10 +112,10 @@ class Store(Protocol):
         """A round that was opened."""
 
     def extend_round(self, run_id: str, round_: int, deadline_s: float) -> None:
-        """Give an open round another span."""
+        """Give an open round another span. In order."""
 
     def add_assignments(self, assignments: Sequence[AssignmentRecord]) -> None:
-        """More work in a round that was opened, of a kind that is not frozen."""
+        """More work in a round that was opened, of a kind that is not frozen. In order."""
 
     def assignment(self, run_id: str, assignment_id: int) -> AssignmentRecord | None:
         """What was assigned under this id."""
@@ -144,11 +145,11 @@ class Store(Protocol):
         """The accepted results of a round so far, by client."""
 
     def freeze(self, run_id: str, round_: int, kind: Work = Work.TRAIN) -> tuple[ReceiptRecord, ...]:
-        """Close the accepted set of a round and give it, by client. Asked again, it gives the same set."""
+        """Close the accepted set of a round and give it, by client. Asked again, it gives the same set. In order."""
 
     # bytes
     def append_entries(self, run_id: str, entries: Sequence[Entry]) -> None:
-        """Account for bytes outside a commit."""
+        """Account for bytes outside a commit. In order."""
 
     def entries(self, run_id: str) -> list[Entry]:
         """All entries of a run, as they were appended."""

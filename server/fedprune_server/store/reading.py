@@ -144,6 +144,10 @@ class Reading:
         )
         return versions | {row["sha256"] for row in waiting}
 
+    def _is_named(self, digest: str) -> bool:
+        """Whether a record names this blob."""
+        return self._database.one("SELECT 1 FROM blobs WHERE digest = ? AND kept = 1", digest) is not None
+
     def _awaited_keys(self) -> set[tuple[str, int]]:
         """(run, assignment) of the work that has no receipt yet, in runs that go on."""
         states = [state.value for state in RunState if state.unfinished]

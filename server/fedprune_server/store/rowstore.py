@@ -12,9 +12,9 @@ from threading import RLock
 from fedprune.errors import RemoteError, StoreError
 from fedprune.framing import Seal
 from fedprune.ledger import Entry
-from fedprune_server.store.blobs import Blobs
 from fedprune_server.store.database import Database, Transaction
-from fedprune_server.store.facts import answer, end_round, is_frozen, keep_blob, note_bytes, opened_round, receipt
+from fedprune_server.store.facts import answer, end_round, is_frozen, name_blob, note_bytes, opened_round, receipt
+from fedprune_server.store.inline import InlineBlobs
 from fedprune_server.store.reading import ACCEPTED_OF_ROUND, Reading
 from fedprune_server.store.records import (
     AssignmentRecord,
@@ -36,7 +36,7 @@ from fedprune_server.store.uploads import Upload, staging_key
 class RowStore(Reading):
     """A `Store` over a `Database` and `Blobs`."""
 
-    def __init__(self, database: Database, blobs: Blobs) -> None:
+    def __init__(self, database: Database, blobs: InlineBlobs) -> None:
         super().__init__(database)
         self.blobs = blobs
         self.epoch = database.epoch
@@ -90,7 +90,7 @@ class RowStore(Reading):
         for client, shard in shards.items():
             if known.get(client, shard) != shard:
                 raise StoreError(f"client {client} has another shard", seen=shard, expected=known[client])
-        with self._database.transaction("freeze-shards") as tx:
+        with self._database.transaction("freeze-shards", synced=False) as tx:
             for client, shard in sorted(shards.items()):
                 if client not in known:
                     tx.insert("shards", {"run_id": run_id, "client": client, "shard": shard})
@@ -103,9 +103,9 @@ class RowStore(Reading):
             raise StoreError("versions only grow", seen=record.version, expected=f"above {latest.version}")
         with self._database.transaction("commit-version") as tx:
             tx.insert("versions", to_row(record))
-            for digest in record.blobs:
-                keep_blob(tx, digest)
+            self._keep(tx, record.blobs)
             end_round(tx, record.run_id, record.round, report_json, entries)
+        self.blobs.settle(record.blobs)
 
     def close_round(self, run_id: str, round_: int, *, report_json: str = "", entries: Sequence[Entry] = ()) -> None:
         """End a round that makes no new version."""
@@ -114,7 +114,7 @@ class RowStore(Reading):
 
     def put_report(self, run_id: str, round_: int, report_json: str) -> None:
         """Keep or replace the report of a round."""
-        with self._database.transaction("put-report") as tx:
+        with self._database.transaction("put-report", synced=False) as tx:
             tx.replace("reports", {"run_id": run_id, "round": round_, "body": report_json})
 
     def record_files(self, run_id: str, digests: Mapping[str, str]) -> None:
@@ -125,19 +125,19 @@ class RowStore(Reading):
 
     def open_round(self, record: RoundRecord, assignments: Sequence[AssignmentRecord]) -> None:
         """Begin a round with its assignments."""
-        with self._database.transaction("open-round") as tx:
+        with self._database.transaction("open-round", synced=False) as tx:
             tx.insert("rounds", to_row(record))
             for assignment in assignments:
                 tx.insert("assignments", to_row(assignment))
 
     def extend_round(self, run_id: str, round_: int, deadline_s: float) -> None:
         """Give an open round another span."""
-        with self._database.transaction("extend-round") as tx:
+        with self._database.transaction("extend-round", synced=False) as tx:
             tx.replace("rounds", to_row(opened_round(tx, run_id, round_)) | {"deadline_s": deadline_s})
 
     def add_assignments(self, assignments: Sequence[AssignmentRecord]) -> None:
         """More work in a round that was opened."""
-        with self._database.transaction("add-assignments") as tx:
+        with self._database.transaction("add-assignments", synced=False) as tx:
             for assignment in assignments:
                 if is_frozen(tx, assignment.run_id, assignment.round, assignment.kind):
                     raise StoreError(f"round {assignment.round} is closed for work of kind {assignment.kind.value}")
@@ -162,6 +162,7 @@ class RowStore(Reading):
             older = self._uploads.pop((run_id, assignment_id), None)
             if older is not None:
                 older.supersede()
+            self._drop_others(run_id, assignment_id, announced.sha256, older)
             upload = Upload(
                 self.blobs,
                 key=staging_key(run_id, assignment_id, announced.sha256),
@@ -171,6 +172,15 @@ class RowStore(Reading):
             )
             self._uploads[run_id, assignment_id] = upload
             return upload
+
+    def _drop_others(self, run_id: str, assignment_id: int, sha256: str, older: Upload | None) -> None:
+        """A client that begins again with other bytes holds the disk once, not twice."""
+        mine = staging_key(run_id, assignment_id, sha256)
+        for key in self.blobs.staged_keys():
+            if key.startswith(staging_key(run_id, assignment_id, "")) and key != mine:
+                self.blobs.discard(key)
+        if older is not None and older.sealed and older.sha256 != sha256 and not self._is_named(older.sha256):
+            self.blobs.delete(older.sha256)
 
     def accept(self, run_id: str, submission: Submission) -> ReceiptRecord:
         """Make a sealed and validated upload count, once."""
@@ -183,6 +193,7 @@ class RowStore(Reading):
         """`accept` for several in one transaction."""
         with self._database.transaction("accept") as tx:
             answers = [self._accept(tx, run_id, submission) for submission in submissions]
+        self.blobs.settle([submission.sha256 for submission in submissions])
         with self._uploads_lock:
             for submission in submissions:
                 self._uploads.pop((run_id, submission.assignment_id), None)
@@ -194,14 +205,14 @@ class RowStore(Reading):
             return work
         if submission.size:
             self._check_blobs([submission.sha256])
-            keep_blob(tx, submission.sha256)
+            self._keep(tx, [submission.sha256])
         given = receipt(work, submission, Verdict.ACCEPTED, "")
         tx.insert("receipts", to_row(given))
         return given
 
     def freeze(self, run_id: str, round_: int, kind: Work = Work.TRAIN) -> tuple[ReceiptRecord, ...]:
         """Close the accepted set of a round and give it, by client."""
-        with self._database.transaction("freeze") as tx:
+        with self._database.transaction("freeze", synced=False) as tx:
             rows = tx.all(ACCEPTED_OF_ROUND, run_id, round_, kind.value)
             if not is_frozen(tx, run_id, round_, kind):
                 members = canonical([[row["assignment_id"], row["sha256"]] for row in rows])
@@ -211,7 +222,7 @@ class RowStore(Reading):
 
     def append_entries(self, run_id: str, entries: Sequence[Entry]) -> None:
         """Account for bytes outside a commit."""
-        with self._database.transaction("append-entries") as tx:
+        with self._database.transaction("append-entries", synced=False) as tx:
             note_bytes(tx, run_id, entries)
 
     def collect_garbage(self, keep: Collection[str] = ()) -> int:
@@ -228,6 +239,11 @@ class RowStore(Reading):
             if not key.startswith(awaited):
                 self.blobs.discard(key)
         return sum(self.blobs.delete(digest) for digest in doomed)
+
+    def _keep(self, tx: Transaction, digests: Collection[str]) -> None:
+        for digest in digests:
+            name_blob(tx, digest)
+            self.blobs.keep(tx, digest)
 
     def _check_blobs(self, digests: Collection[str]) -> None:
         for digest in digests:

@@ -1,7 +1,8 @@
 """The tables of the state database, and what identifies a row in each.
 
 Every row of a table of facts is also in the chain (`ledger`), as it was written: the tables answer questions, the
-chain proves that nothing in them was changed. `meta` is the exception: it says who writes, and where the chain ends.
+chain proves that nothing in them was changed. Two are no facts: `meta` says who writes and where the chain ends,
+`contents` holds small blobs, which prove themselves by their digests.
 """
 
 from __future__ import annotations
@@ -57,4 +58,5 @@ CREATE TABLE reports (run_id TEXT NOT NULL REFERENCES runs, round INTEGER NOT NU
 CREATE TABLE files (run_id TEXT NOT NULL REFERENCES runs, name TEXT NOT NULL, sha256 TEXT NOT NULL,
     PRIMARY KEY (run_id, name)) STRICT;
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, kept INTEGER NOT NULL) STRICT;
+CREATE TABLE contents (digest TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
 """

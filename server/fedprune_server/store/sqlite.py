@@ -16,6 +16,7 @@ from typing import IO
 from fedprune.errors import StoreError
 from fedprune_server.store.blobs import FileBlobs, MemoryBlobs
 from fedprune_server.store.database import Database
+from fedprune_server.store.inline import INLINE_BYTES, InlineBlobs
 from fedprune_server.store.rowstore import RowStore
 
 DATABASE = "state.db"
@@ -26,7 +27,8 @@ class SqliteStore(RowStore):
     """The store in a state directory, which is created if need be.
 
     `durable` off: nothing is synced, for tests and for measuring what durability costs. `take_over`: go on although
-    another process holds the directory; that one is fenced. `failpoint` is called with the name of each point where
+    another process holds the directory; that one is fenced. Blobs of at most `inline_bytes` live in the database.
+    `failpoint` is called with the name of each point where
     the tests crash a coordinator. Raises `StoreError` when the directory is held or cannot be used.
     """
 
@@ -36,6 +38,7 @@ class SqliteStore(RowStore):
         *,
         durable: bool = True,
         take_over: bool = False,
+        inline_bytes: int = INLINE_BYTES,
         failpoint: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.path = path
@@ -43,7 +46,8 @@ class SqliteStore(RowStore):
         try:
             (path / SEAL).unlink(missing_ok=True)
             database = Database(path / DATABASE, where=str(path), durable=durable, at=failpoint)
-            super().__init__(database, FileBlobs(path, durable=durable, fail=database.fail, at=failpoint))
+            files = FileBlobs(path, durable=durable, fail=database.fail, at=failpoint)
+            super().__init__(database, InlineBlobs(database, files, most=inline_bytes))
         except StoreError:
             self._held.close()
             raise
@@ -61,7 +65,7 @@ class MemoryStore(RowStore):
 
     def __init__(self) -> None:
         database = Database(None, where="memory", durable=False, at=lambda name: None)
-        super().__init__(database, MemoryBlobs())
+        super().__init__(database, InlineBlobs(database, MemoryBlobs()))
 
 
 def _hold(path: Path, take_over: bool) -> IO[str]:

@@ -23,6 +23,7 @@ class Upload:
         self._key = key
         self._party = party
         self._live = True
+        self.sealed = False
         self._hash = hashlib.sha256()
         staged = blobs.staged(key)
         if len(staged) > size:
@@ -60,7 +61,7 @@ class Upload:
         return self.offset == self.size
 
     def seal(self) -> None:
-        """Turn the staged bytes into the blob `sha256`, durably. Sealing twice is sealing once.
+        """Turn the staged bytes into the blob `sha256`. Sealing twice is sealing once.
 
         Raises `DigestError` when bytes are missing, or when they are not what was announced: those are thrown away.
         """
@@ -83,6 +84,7 @@ class Upload:
             self._blobs.discard(self._key)
         else:
             self._blobs.publish(self._key, self.sha256)
+        self.sealed = True
 
     def supersede(self) -> None:
         """The client has begun again on another connection: this one may write no more."""

@@ -80,14 +80,17 @@ class _Check:
         """Check all there is; what cannot be read is a problem, not the end."""
         self._seal()
         needed: set[str] = set()
+        small: dict[str, str] = {}
         try:
             with closing(self._connected()) as database:
                 self._database(database)
                 needed = {row["digest"] for row in database.execute("SELECT digest FROM blobs WHERE kept = 1")}
+                rows = database.execute("SELECT digest, data FROM contents")
+                small = {row["digest"]: hashlib.sha256(row["data"]).hexdigest() for row in rows}
                 self._recorded(database)
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, ValueError, TypeError, LookupError) as error:  # damage can turn text into anything
             self.problems.append(f"{DATABASE}: cannot be read: {error}")
-        self._blobs(needed)
+        self._blobs(needed, small)
 
     def _connected(self) -> sqlite3.Connection:
         path = self._state / DATABASE
@@ -143,11 +146,12 @@ class _Check:
             if hashlib.sha256(listed.encode()).hexdigest() != frozen["accepted"]:
                 self.problems.append(f"receipts: the accepted set of round {frozen['round']} is not the frozen one")
 
-    def _blobs(self, needed: set[str]) -> None:
-        present = {path.name: path for path in sorted((self._state / "blobs").glob("*"))}
-        self.blobs = len(present)
-        self._list("blobs", (f"{digest} is missing" for digest in sorted(needed - set(present))))
-        self._list("blobs", (f"{name} has other content" for name, path in present.items() if digest_of(path) != name))
+    def _blobs(self, needed: set[str], small: dict[str, str]) -> None:
+        files = {path.name: digest_of(path) for path in sorted((self._state / "blobs").glob("*"))}
+        self.blobs = len(files) + len(small)
+        self._list("blobs", (f"{name} is missing" for name in sorted(needed - files.keys() - small.keys())))
+        for found in (files, small):
+            self._list("blobs", (f"{name} has other content" for name, actual in found.items() if actual != name))
 
     def _recorded(self, database: sqlite3.Connection) -> None:
         for row in database.execute("SELECT name, sha256 FROM files ORDER BY name"):

@@ -1,9 +1,9 @@
-"""Both stores, and the records that tests put into them."""
+"""Every sort of store, and the records that tests put into them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,17 @@ RUN = "digits-1"
 UPDATE = b"an encoded update" * 100
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+STORES: dict[str, Callable[[Path], Store]] = {
+    "small-blobs-in-database": lambda path: SqliteStore(path, durable=False),
+    "all-blobs-in-files": lambda path: SqliteStore(path, durable=False, inline_bytes=0),
+    "memory": lambda path: MemoryStore(),
+}
+
+
+@pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store of either sort."""
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "state", durable=False)
+    """An empty store of each sort."""
+    made = STORES[request.param](tmp_path / "state")
     yield made
     made.close()
 

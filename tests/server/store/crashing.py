@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from fedprune_server.store import (
 
 RUN = "crash"
 CLIENTS, ROUNDS = 2, 2
+Open = Callable[..., SqliteStore]
 Say = Callable[[str], None]
 
 
@@ -108,16 +110,16 @@ def outcome(store: Store) -> dict[str, Any]:
     }
 
 
-def points(state: Path) -> list[str]:
+def points(state: Path, opened: Open) -> list[str]:
     """Every point that an undisturbed journey passes, in order."""
     passed: list[str] = []
-    store = SqliteStore(state, durable=False, failpoint=passed.append)
+    store = opened(state, failpoint=passed.append)
     journey(store, lambda name: None)
     store.close()
     return passed
 
 
-def killed_at(state: Path, number: int) -> list[str]:
+def killed_at(state: Path, number: int, opened: Open) -> list[str]:
     """Kill a journey at its point `number`; returns what had been acknowledged by then."""
     heard, told = os.pipe()
     child = os.fork()
@@ -131,7 +133,7 @@ def killed_at(state: Path, number: int) -> list[str]:
         def acknowledge(name: str) -> None:
             os.write(told, f"{name} ".encode())
 
-        journey(SqliteStore(state, durable=False, failpoint=failpoint), acknowledge)
+        journey(opened(state, failpoint=failpoint), acknowledge)
         os._exit(3)
     os.close(told)
     with os.fdopen(heard) as acknowledged:
@@ -141,10 +143,10 @@ def killed_at(state: Path, number: int) -> list[str]:
     return text.split()
 
 
-def trial(state: Path, number: int) -> dict[str, Any]:
+def trial(state: Path, number: int, opened: Open) -> dict[str, Any]:
     """One kill, one recovery."""
-    acknowledged = killed_at(state, number)
-    store = SqliteStore(state, durable=False)
+    acknowledged = killed_at(state, number, opened)
+    store = opened(state)
     kept = []
     if store.runs():
         kept = [
@@ -158,16 +160,17 @@ def trial(state: Path, number: int) -> dict[str, Any]:
     return result
 
 
-def main(folder: Path) -> None:
-    """Print {"undisturbed": outcome, "trials": {point: trial}}."""
-    names = points(folder / "undisturbed")
-    store = SqliteStore(folder / "undisturbed")
+def main(folder: Path, inline_bytes: int) -> None:
+    """Print {"undisturbed": outcome, "trials": {point: trial}}; blobs up to `inline_bytes` live in the database."""
+    opened = partial(SqliteStore, durable=False, inline_bytes=inline_bytes)
+    names = points(folder / "undisturbed", opened)
+    store = opened(folder / "undisturbed")
     found = {"undisturbed": outcome(store), "trials": {}}
     store.close()
     for number, name in enumerate(names):
-        found["trials"][f"{number} {name}"] = trial(folder / str(number), number)
+        found["trials"][f"{number} {name}"] = trial(folder / str(number), number, opened)
     json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -204,6 +204,31 @@ class TestUploads:
         with pytest.raises(DigestError):
             again.seal()
 
+    def test_who_begins_again_with_other_bytes_holds_the_disk_once(self, scene: Scene) -> None:
+        scene.open(1)
+        blobs = scene.store.blobs
+        for number in range(3):
+            data = UPDATE + bytes([number])
+            self.begin(scene, data).append(0, data[:50])
+        assert len(blobs.staged_keys()) == 1
+        for number in range(3):
+            data = bytes([number]) * 9
+            upload = self.begin(scene, data)
+            upload.append(0, data)
+            upload.seal()
+        assert not blobs.staged_keys()
+        assert len(blobs.digests() - set(scene.version(0, round_=0).blobs)) == 1
+
+    def test_bytes_that_someone_else_needs_stay(self, scene: Scene) -> None:
+        given = scene.open(1)
+        counted = scene.upload(given[1], b"the same")
+        scene.store.accept(RUN, counted)
+        self.begin(scene, b"the same").append(0, b"the same")
+        same = self.begin(scene, b"the same")
+        same.seal()
+        self.begin(scene, b"other")
+        assert scene.store.blobs.exists(counted.sha256)
+
     def test_work_of_someone_else_is_refused(self, scene: Scene) -> None:
         given = scene.open(1)
         said = submitted(given[0])
@@ -359,7 +384,7 @@ class TestRecovery:
     def test_a_needed_blob_that_is_gone_is_named(self, scene: Scene) -> None:
         latest = scene.store.latest_version(RUN)
         assert latest is not None
-        scene.store.blobs.delete(latest.mask_digest)
+        assert scene.store.blobs.delete(latest.mask_digest) == len(b"mask")
         with pytest.raises(StoreError, match=latest.mask_digest):
             scene.store.recover(RUN)
 

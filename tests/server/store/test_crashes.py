@@ -14,40 +14,47 @@ from fedprune_server.store import verify
 
 from . import crashing
 
-NAMED = {"blob-append", "blob-before-sync", "blob-before-rename", "blob-after-rename", "blob-deleted"} | {
-    f"{change}-{moment}-commit"
-    for change in (
-        "create-run",
-        "add-client",
-        "freeze-shards",
-        "open-round",
-        "begin-upload",
-        "accept",
-        "freeze",
-        "commit-version",
-        "set-run-state",
-        "collect-garbage",
-    )
-    for moment in ("before", "after")
-}
+CHANGES = (
+    "create-run",
+    "add-client",
+    "freeze-shards",
+    "open-round",
+    "begin-upload",
+    "accept",
+    "freeze",
+    "commit-version",
+    "set-run-state",
+    "collect-garbage",
+)
+COMMITS = {f"{change}-{moment}-commit" for change in CHANGES for moment in ("before", "after")}
+FILES = {"blob-append", "blob-before-sync", "blob-before-rename", "blob-after-rename", "blob-deleted"}
+INLINE = {"blob-append", "delete-blob-before-commit", "delete-blob-after-commit"}
+NAMED = {"0": COMMITS | FILES, "100000": COMMITS | INLINE}
+
+
+@pytest.fixture(scope="module", params=NAMED)
+def inline_bytes(request: pytest.FixtureRequest) -> str:
+    """Whether blobs are files or live in the database."""
+    chosen: str = request.param
+    return chosen
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(inline_bytes: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("crashes")
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> dict[str, Any]:
-    command = [sys.executable, crashing.__file__, str(folder)]
+def found(folder: Path, inline_bytes: str) -> dict[str, Any]:
+    command = [sys.executable, crashing.__file__, str(folder), inline_bytes]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
-def test_every_named_point_was_tried(found: dict[str, Any]) -> None:
-    assert {trial.split()[1] for trial in found["trials"]} == NAMED
+def test_every_named_point_was_tried(found: dict[str, Any], inline_bytes: str) -> None:
+    assert {trial.split()[1] for trial in found["trials"]} == NAMED[inline_bytes]
 
 
 def test_what_was_acknowledged_is_there(found: dict[str, Any]) -> None:

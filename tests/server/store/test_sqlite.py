@@ -6,7 +6,10 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,21 @@ from fedprune_server.store.rows import to_row
 
 from .conftest import RUN, UPDATE, Scene, submitted
 
+OPENED: list[SqliteStore] = []
+
+
+def opened(state: Path, **options: Any) -> SqliteStore:
+    """A store that is closed when the test ends, however it ends."""
+    OPENED.append(SqliteStore(state, **options))
+    return OPENED[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed_in_the_end() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
@@ -24,13 +42,13 @@ def state(tmp_path: Path) -> Path:
 
 
 def test_everything_is_there_again(state: Path) -> None:
-    store = SqliteStore(state, durable=False)
+    store = opened(state, durable=False)
     scene = Scene(store).begin()
     given = scene.open(1)
     receipt = store.accept(RUN, scene.upload(given[0]))
     before = store.recover(RUN)
     store.close()
-    again = SqliteStore(state, durable=False)
+    again = opened(state, durable=False)
     assert again.epoch == store.epoch + 1
     assert again.recover(RUN) == before
     assert again.receipts(RUN, 1, Work.TRAIN) == (receipt,)
@@ -40,7 +58,7 @@ def test_everything_is_there_again(state: Path) -> None:
 
 
 def test_an_upload_goes_on_after_a_restart(state: Path) -> None:
-    store = SqliteStore(state, durable=False)
+    store = opened(state, durable=False)
     work = Scene(store).begin().open(1)[0]
     said = submitted(work)
 
@@ -51,7 +69,7 @@ def test_an_upload_goes_on_after_a_restart(state: Path) -> None:
 
     begun(store).append(0, UPDATE[:1000])
     store.close()
-    again = SqliteStore(state, durable=False)
+    again = opened(state, durable=False)
     upload = begun(again)
     assert upload.offset == 1000
     upload.append(1000, UPDATE[1000:])
@@ -62,39 +80,39 @@ def test_an_upload_goes_on_after_a_restart(state: Path) -> None:
 
 class TestOneCoordinator:
     def test_a_second_one_is_refused_and_told_who_holds_it(self, state: Path) -> None:
-        store = SqliteStore(state, durable=False)
+        store = opened(state, durable=False)
         with pytest.raises(StoreError, match=rf"in use .*process {os.getpid()}"):
-            SqliteStore(state, durable=False)
+            opened(state, durable=False)
         store.close()
-        SqliteStore(state, durable=False).close()
+        opened(state, durable=False).close()
 
     def test_the_lock_goes_with_its_process(self, state: Path) -> None:
         code = (
             "import os, sys, pathlib, fedprune_server.store as s; s.SqliteStore(pathlib.Path(sys.argv[1])); os._exit(0)"
         )
         subprocess.run([sys.executable, "-c", code, str(state)], check=True)
-        store = SqliteStore(state, durable=False)
+        store = opened(state, durable=False)
         assert store.epoch == 2
         store.close()
 
     def test_a_stale_writer_is_fenced(self, state: Path) -> None:
-        stale = SqliteStore(state, durable=False)
+        stale = opened(state, durable=False)
         work = Scene(stale).begin().open(1)[0]
         said = Scene(stale).upload(work)
-        newer = SqliteStore(state, durable=False, take_over=True)
+        newer = opened(state, durable=False, take_over=True)
         with pytest.raises(StoreError, match=rf"taken over .*epoch 2, process {os.getpid()}"):
             stale.accept(RUN, said)
         with pytest.raises(StoreError, match="taken over"):
             stale.runs()
         assert newer.receipts(RUN, 1, Work.TRAIN) == ()
-        assert newer.accept(RUN, said).client == 0
+        assert newer.accept(RUN, Scene(newer).upload(work)).client == 0
         stale.close()
         newer.close()
 
 
 def test_the_key_alone_keeps_a_receipt_from_being_given_twice(state: Path) -> None:
     """Should the check before it ever be wrong, the table still knows."""
-    store = SqliteStore(state, durable=False)
+    store = opened(state, durable=False)
     scene = Scene(store).begin()
     receipt = store.accept(RUN, scene.upload(scene.open(1)[0]))
 
@@ -110,7 +128,7 @@ def test_the_key_alone_keeps_a_receipt_from_being_given_twice(state: Path) -> No
 
 class TestTrouble:
     def scene(self, state: Path) -> tuple[SqliteStore, Scene]:
-        store = SqliteStore(state, durable=True)
+        store = opened(state, durable=True, inline_bytes=0)
         return store, Scene(store).begin()
 
     def expect_stopped(self, store: SqliteStore, state: Path, accepted: int) -> None:
@@ -119,7 +137,7 @@ class TestTrouble:
             with pytest.raises(StoreError, match="could not"):
                 act()
         store.close()
-        again = SqliteStore(state, durable=False)
+        again = opened(state, durable=False)
         assert len(again.receipts(RUN, 1, Work.TRAIN)) == accepted
         assert again.client_index("new") == 3
         again.close()
@@ -151,7 +169,7 @@ class TestTrouble:
             patched.setattr(os, call, fail)
             with pytest.raises(StoreError, match=rf"could not .*{os.strerror(number)}.*Free space"):
                 scene.upload(work)
-        assert not store.blobs.exists(submitted(work).sha256)
+        assert submitted(work).sha256 not in os.listdir(state / "blobs")
         self.expect_stopped(store, state, accepted=0)
 
     def test_a_directory_that_cannot_be_used_is_named(self, tmp_path: Path) -> None:
@@ -163,14 +181,14 @@ class TestTrouble:
         state.mkdir()
         (state / "state.db").write_bytes(b"something else entirely, and long enough to be read" * 100)
         with pytest.raises(StoreError, match="not a database"):
-            SqliteStore(state)
+            opened(state)
 
     def test_a_store_of_another_format_is_refused(self, state: Path) -> None:
-        store = SqliteStore(state, durable=False)
+        store = opened(state, durable=False)
         store._database._write.execute("UPDATE meta SET format = 99")
         store.close()
         with pytest.raises(StoreError, match=r"another format .*got 99"):
-            SqliteStore(state)
+            opened(state)
 
     def test_damage_is_found_before_going_on(self, state: Path) -> None:
         store, scene = self.scene(state)
@@ -211,13 +229,58 @@ class TestDurability:
 
     @pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 0)])
     def test_commits_are_synced(self, state: Path, durable: bool, level: int) -> None:
-        store = SqliteStore(state, durable=durable)
+        store = opened(state, durable=durable)
         assert store._database._write.execute("PRAGMA synchronous").fetchone()[0] == level
         assert store._database._write.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         store.close()
 
+    def test_a_small_blob_comes_with_its_record(self, state: Path) -> None:
+        store = opened(state, durable=False, inline_bytes=len(UPDATE))
+        scene = Scene(store).begin()
+        given = scene.open(1)
+        said, unnamed, large = scene.upload(given[0]), store.blobs.put(b"unnamed"), store.blobs.put(UPDATE + b"!")
+        store.accept(RUN, said)
+        assert [path.name for path in (state / "blobs").iterdir()] == [large]
+        store.close()
+        again = opened(state, durable=False)
+        assert bytes(again.blobs.open(said.sha256)) == UPDATE
+        assert again.blobs.exists(large)
+        assert not again.blobs.exists(unnamed)
+        again.close()
+
+    def test_a_refused_change_keeps_its_small_blob_waiting(self, state: Path) -> None:
+        store = opened(state, durable=False)
+        scene = Scene(store).begin()
+        record = scene.version(5, round_=5)
+        with pytest.raises(StoreError, match="round 5 was never opened"):
+            store.commit_version(record)
+        assert bytes(store.blobs.open(record.model_digest)) == b"model 5"
+        assert store._database.rows("SELECT * FROM contents WHERE digest = ?", record.model_digest) == []
+        store.commit_version(replace(record, round=0))
+        assert bytes(store.blobs.open(record.model_digest)) == b"model 5"
+        store.close()
+
+    def test_what_was_told_is_synced_and_the_rest_in_order(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = opened(state)
+        levels: dict[str, int] = {}
+
+        def note(point: str) -> None:
+            levels[point] = store._database._write.execute("PRAGMA synchronous").fetchone()[0]
+
+        monkeypatch.setattr(store._database, "_at", note)
+        scene = Scene(store).begin()
+        work = scene.open(1)[0]
+        store.accept(RUN, scene.upload(work))
+        store.freeze(RUN, 1)
+        store.put_report(RUN, 1, "{}")
+        store.commit_version(scene.version(1, round_=1))
+        full = {point.removesuffix("-before-commit") for point, level in levels.items() if level == 2}
+        told = {"create-run", "add-client", "commit-version", "begin-upload", "accept"}
+        assert {name for name in full if not name.endswith("after-commit")} == told
+        store.close()
+
     def test_readers_see_what_is_committed(self, state: Path) -> None:
-        store = SqliteStore(state, durable=False)
+        store = opened(state, durable=False)
         Scene(store).begin()
         with store._database.transaction("try") as tx:
             tx.insert("reports", {"run_id": RUN, "round": 1, "body": "half done"})
@@ -226,7 +289,7 @@ class TestDurability:
         store.close()
 
     def test_a_change_that_raises_leaves_nothing(self, state: Path) -> None:
-        store = SqliteStore(state, durable=False)
+        store = opened(state, durable=False)
         Scene(store).begin()
 
         def half_done() -> None:

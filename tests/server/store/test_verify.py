@@ -23,7 +23,7 @@ FLIPS = 150
 
 def leave(run_dir: Path) -> None:
     """A run of two rounds with every sort of row, blob and file."""
-    store = SqliteStore(run_dir / "state", durable=False)
+    store = SqliteStore(run_dir / "state", durable=False, inline_bytes=len(b"mask"))
     scene = Scene(store).begin()
     for number in (1, 2):
         for work in scene.open(number):
@@ -167,6 +167,13 @@ def test_a_missing_blob_and_a_missing_file_are_named(run_dir: Path) -> None:
     blob.unlink()
     (run_dir / "report.json").unlink()
     assert set(verify(run_dir).problems) == {f"blobs: {blob.name} is missing", "report.json: is missing"}
+
+
+def test_a_changed_small_blob_is_found(run_dir: Path) -> None:
+    change(run_dir, "UPDATE contents SET data = CAST('masc' AS BLOB)")
+    assert [p.rsplit(" ", 3)[-3:] for p in verify(run_dir).problems] == [["has", "other", "content"]]
+    change(run_dir, "DELETE FROM contents", seal=True)
+    assert [p.rsplit(" ", 2)[-2:] for p in verify(run_dir).problems] == [["is", "missing"]]
 
 
 def test_swapped_blobs_are_found(run_dir: Path) -> None:
