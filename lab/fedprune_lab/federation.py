@@ -17,7 +17,7 @@ from pathlib import Path
 from fedprune.config import RunConfig
 from fedprune.errors import LocalError
 from fedprune.report import RoundReport, RunReport
-from fedprune_lab.nursery import Job
+from fedprune_lab.jobs import Job
 from fedprune_lab.processes import Processes
 from fedprune_lab.relay import Crossed, relay_in_background
 from fedprune_lab.report import REPORT, read

@@ -18,37 +18,12 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import import_module
 from typing import Any, TextIO
 
 from fedprune_lab import cli
-
-# What makes a fork worth it; the first step of an optimizer imports torch._dynamo.
-WARM_MODULES = ("torch._dynamo", "fedprune_server.serve", "fedprune_client.start")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One command line of `fedprune`; what it prints goes to the file `log`."""
-
-    name: str
-    arguments: list[str]
-    log: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A job is over; `code` is its exit code, negative for the signal that killed it."""
-
-    name: str
-    code: int
-
-
-def encode(jobs: list[Job], *, warm: Sequence[str] | None) -> str:
-    """The line that a nursery is asked with: the modules to import before forking, None to start cold."""
-    return json.dumps({"warm": warm, "jobs": [asdict(job) for job in jobs]}) + "\n"
+from fedprune_lab.jobs import Ended, Job
 
 
 def main(asked: TextIO, told: TextIO) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedprune_lab.nursery import WARM_MODULES, Ended, Job, encode
+from fedprune_lab.jobs import WARM_MODULES, Ended, Job, encode
 
 # A coordinator that is asked to end commits first.
 GRACE_S = 3.0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fedprune_lab.nursery import Ended, Job
+from fedprune_lab.jobs import Ended, Job
 from fedprune_lab.processes import Processes
 
 
@@ -104,7 +104,7 @@ def test_an_error_in_the_block_ends_them_too(tmp_path: Path) -> None:
 
 def test_they_do_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
     program = (
-        "import sys; from fedprune_lab.nursery import Job; from fedprune_lab.processes import Processes\n"
+        "import sys; from fedprune_lab.jobs import Job; from fedprune_lab.processes import Processes\n"
         "with Processes([Job(name='a', arguments=['health', sys.argv[1], '--timeout-s', '600'], log=sys.argv[2])],"
         " warm=None) as p:\n    while p.running: p.wait(600)"
     )
