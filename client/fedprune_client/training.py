@@ -117,7 +117,7 @@ class Trainer:
             loss = differentiable_loss(self.task, self.model, batch)
             total += _finite(self.task, loss) * examples_in(batch)
             seen += examples_in(batch)
-            loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+            torch.autograd.backward(loss)
             optimizer.step()
         if seen == 0:
             raise TaskError("`train_data` gives no batches", party=self.task.path.name)

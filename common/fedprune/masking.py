@@ -42,8 +42,8 @@ class MaskHook:
     def __enter__(self) -> Self:
         self._mask_weights()
         for weight, _ in self._alive.values():
-            handle = weight.register_post_accumulate_grad_hook(self._mask_gradient)  # type: ignore[no-untyped-call]  # untyped in torch
-            self._handles.append(handle)
+            register: Any = weight.register_post_accumulate_grad_hook  # typed in some versions of torch only
+            self._handles.append(register(self._mask_gradient))
         if self._alive:
             self._handles.append(register_optimizer_step_pre_hook(self._before_step))
             self._handles.append(register_optimizer_step_post_hook(self._after_step))
