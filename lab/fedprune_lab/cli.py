@@ -29,6 +29,8 @@ Clients = Annotated[int, typer.Option(min=1, help="Client processes.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each of the two runs.")]
 Density = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the weights that is left at the end.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first model and of the batches.")]
+Bench = Annotated[str | None, typer.Argument(metavar="NAME", help="Which one.")]
+BenchArguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Passed on to the bench.")]
 Relay = Annotated[bool, typer.Option("--relay", help="Count the bytes a third time, between the two sides.")]
 
 
@@ -87,6 +89,21 @@ def report(run: RunFolder, as_json: Json = False) -> None:
         commands.print_json(whole)
     else:
         reports.print_report(runs, Console())
+
+
+@app.command("bench", context_settings={"ignore_unknown_options": True})
+def bench(name: Bench = None, arguments: BenchArguments = None) -> None:
+    """Make one of the figures we publish, in a checkout of fedprune; without a name, list them.
+
+    \b
+    Example: fedprune bench overhead
+    """
+    from fedprune_lab import benches
+
+    if name is not None:
+        raise typer.Exit(benches.run(name, arguments or []))
+    for known, purpose in benches.available().items():
+        print(f"{known:<12} {purpose}")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
