@@ -251,6 +251,11 @@ class RunConfig(Section):
         """The resolved file: every key with the value in force. `loads` reads it back to an equal value."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
+    def differences(self, other: RunConfig) -> list[str]:
+        """The keys ("section.key") in which two run files differ."""
+        ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        return [f"{s}.{k}" for s, keys in ours.items() for k, value in keys.items() if value != theirs[s][k]]
+
     def _anchored(self, folder: Path) -> RunConfig:
         def absolute(path: Path | None) -> Path | None:
             return None if path is None else folder / path

@@ -23,6 +23,12 @@ Task = Annotated[Path | None, typer.Option(metavar="FILE", help="Task file; wins
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Each run gets a folder here, by its name.")]
 Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; wins over [network] address.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen for other machines without encryption.")]
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over", help="Go on with a run that a coordinator out of reach still holds; that one is fenced."
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file.")
 ]
@@ -39,9 +45,10 @@ def serve(
     out: Out = Path("runs"),
     address: Address = None,
     insecure: Insecure = False,
+    take_over: TakeOver = False,
     overrides: Overrides = None,
 ) -> None:
-    """Coordinate one or more runs, then exit.
+    """Coordinate one or more runs, then exit. A run that is unfinished in DIR goes on where it was.
 
     \b
     Example: fedprune server run.toml --task task.py
@@ -53,7 +60,14 @@ def serve(
     from fedprune_server.serve import serve as coordinate
 
     raise typer.Exit(
-        coordinate(config.runs, task=config.task, out=config.out, address=config.address, insecure=config.insecure)
+        coordinate(
+            config.runs,
+            task=config.task,
+            out=config.out,
+            address=config.address,
+            insecure=config.insecure,
+            take_over=take_over,
+        )
     )
 
 

@@ -9,27 +9,26 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedprune.codec import Limits
 from fedprune.config import RunConfig
-from fedprune.errors import ConfigError, LocalError
+from fedprune.errors import ConfigError, FedpruneError, LocalError
 from fedprune.mask import Mask
 from fedprune.report import RoundReport, RunReport
 from fedprune.sockets import SocketMeter
 from fedprune.tensor import Schema
-from fedprune_server import plan
+from fedprune_server import plan, rounds
 from fedprune_server.accounting import Accounts
 from fedprune_server.closing import Closing, Evaluator
 from fedprune_server.members import Members
 from fedprune_server.output import Output
 from fedprune_server.pruner import Pruner
 from fedprune_server.recovery import Resumption, resumption
-from fedprune_server.rounds import RunState
 from fedprune_server.run import Run
-from fedprune_server.store import RunRecord, SqliteStore, Store
+from fedprune_server.store import RunRecord, RunState, SqliteStore, Store
 from fedprune_server.versions import Versions
 from fedprune_server.workshop import Workshop
 
@@ -47,6 +46,8 @@ class Site:
     meter: SocketMeter
     out: Path
     durable: bool
+    take_over: bool
+    failpoint: Callable[[str], None]
     watch: Callable[[RunConfig, RoundReport], None]
     finished: Callable[[RunReport], None]
     say: Callable[[str], None]
@@ -61,19 +62,73 @@ def open_store(site: Site, config: RunConfig) -> tuple[Path, SqliteStore]:
         folder = site.out / (config.run.name if number == 1 else f"{config.run.name}-{number}")
         if folder.exists() and not (folder / STATE).exists():
             continue
-        store = SqliteStore(folder / STATE, durable=site.durable)
-        unfinished = store.unfinished_run()
-        if unfinished is None and not store.runs():
-            return folder, store
-        if unfinished is not None and unfinished.config_toml == config.to_toml():
-            return folder, store
+        store = SqliteStore(folder / STATE, durable=site.durable, take_over=site.take_over, failpoint=site.failpoint)
+        try:
+            if not store.runs() or _holds(store, config, folder):
+                return folder, store
+        except FedpruneError:
+            store.close()
+            raise
         store.close()
-        if unfinished is not None:
-            raise ConfigError(
-                f"{folder} holds an unfinished run of another run file",
-                next_step=f"Finish it with {folder / 'config.toml'}, remove the folder, or choose another [run] name",
-            )
     raise LocalError("too many runs of one name", seen=config.run.name, next_step=f"Clean up {site.out}")
+
+
+def enter_runs(site: Site, configs: Sequence[RunConfig]) -> int:
+    """Enter all runs into their stores and give the number of the first that is to be done.
+
+    A coordinator that is killed between two runs then finds, when it is started again in the same way, which of them
+    are over. Blocks: call it in a thread.
+    """
+    begun = [number for number, config in enumerate(configs) if _is_begun(site, config)]
+    first = begun[0] if begun else 0
+    for config in configs[first:]:
+        _, store = open_store(site, config)
+        if store.unfinished_run() is None:
+            _create(site, config, store)
+        store.close()
+    return first
+
+
+def _is_begun(site: Site, config: RunConfig) -> bool:
+    for folder in (site.out / config.run.name, *site.out.glob(f"{config.run.name}-*")):
+        if (folder / STATE).exists():
+            store = SqliteStore(folder / STATE, durable=site.durable, take_over=site.take_over)
+            begun = store.unfinished_run() is not None
+            store.close()
+            if begun:
+                return True
+    return False
+
+
+def _holds(store: Store, config: RunConfig, folder: Path) -> bool:
+    """Whether the store is this run's: it holds it unfinished, or one that no client has worked for yet and that gives
+    way to it."""
+    unfinished = store.unfinished_run()
+    if unfinished is None:
+        return False
+    changed = _changes(unfinished, config)
+    if changed and unfinished.state is not RunState.WAITING:
+        raise ConfigError(
+            f"{folder} holds an unfinished run of another run file",
+            seen=f"another {', '.join(changed)}",
+            next_step=f"Finish it with {folder / 'config.toml'}, remove the folder, or choose another [run] name",
+        )
+    if changed:
+        store.set_run_state(unfinished.run_id, RunState.STOPPED)
+    return True
+
+
+def _create(site: Site, config: RunConfig, store: Store) -> str:
+    run_id = f"{config.run.name}-{uuid.uuid4().hex[:8]}"
+    digest = site.workshop.schema_for(config).digest
+    store.create_run(RunRecord(run_id=run_id, name=config.run.name, config_toml=config.to_toml(), schema_digest=digest))
+    return run_id
+
+
+def _changes(unfinished: RunRecord, config: RunConfig) -> list[str]:
+    """The keys that differ. What a run computes must not change under way; how it is reached (`[network]`) may."""
+    before = RunConfig.loads(unfinished.config_toml, name=f"run {unfinished.run_id}")
+    return [key for key in before.differences(config) if not key.startswith("network.")]
 
 
 def build_run(
@@ -82,15 +137,19 @@ def build_run(
     """The run of this file in this store, and what an earlier process left of it. Blocks: call it in a thread."""
     schema = site.workshop.schema_for(config)
     unfinished = store.unfinished_run()
-    run_id = unfinished.run_id if unfinished else f"{config.run.name}-{uuid.uuid4().hex[:8]}"
-    if unfinished is None:
-        store.create_run(
-            RunRecord(run_id=run_id, name=config.run.name, config_toml=config.to_toml(), schema_digest=schema.digest)
+    if unfinished is not None and unfinished.schema_digest != schema.digest:
+        raise ConfigError(
+            f"{folder} holds an unfinished run of another model",
+            seen=schema.digest[:16],
+            expected=unfinished.schema_digest[:16],
+            next_step="Start it with the task file it began with, remove the folder, or choose another [run] name",
         )
+    run_id = unfinished.run_id if unfinished else _create(site, config, store)
+    site.failpoint("run-found")
     versions = Versions(store, run_id, schema, Limits.of_update(schema))
     output = _output(site, config, folder, schema=schema)
     resumed = _restore(site, config, run_id, store, versions, output)
-    output.open()
+    output.open(unpublished=resumed.state.round if resumed and resumed.state.unevaluated else None)
     output.keep_mask(versions.latest.mask)
     rules = plan.rules(config, clients_evaluate=site.evaluator is None)
     closing = Closing(
@@ -114,9 +173,10 @@ def build_run(
         closing=closing,
         accounts=Accounts(site.members, site.meter),
         output=output,
-        state=resumed.state if resumed else RunState(rules=rules),
+        state=resumed.state if resumed else rounds.RunState(rules=rules),
         more=more,
         say=site.say,
+        at=site.failpoint,
         loop=loop,
     )
     return run, resumed
@@ -131,6 +191,7 @@ def _output(site: Site, config: RunConfig, folder: Path, *, schema: Schema) -> O
         socket_unavailable=site.meter.unavailable,
         on_round=lambda row: site.watch(config, row),
         on_end=site.finished,
+        at=site.failpoint,
     )
 
 
@@ -148,5 +209,6 @@ def _restore(
     output.rounds.update({n: RoundReport.from_json(text) for n, text in store.reports(run_id).items() if text})
     output.clients = len(found.shards)
     if not found.shards:
+        site.say(f"resuming run {run_id}: no client had begun to work")
         return None
     return resumption(found, plan.rules(config, clients_evaluate=site.evaluator is None), output.rounds)

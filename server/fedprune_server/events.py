@@ -126,6 +126,21 @@ class OpenRound(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class ExtendRound(Effect):
+    """Remember that the open round got more time, `deadline_s` in all."""
+
+    round: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss(Effect):
+    """Tell a client that came (back) after the end that it is over."""
+
+    client: int
+
+
+@dataclass(frozen=True, slots=True)
 class CloseRound(Effect):
     """Freeze the accepted set, aggregate, prune, commit; then report `Committed`."""
 

@@ -62,7 +62,8 @@ class Receiving:
     check: Check
     on_accepted: Callable[[Member, ReceiptRecord, memoryview], None]
     on_refused: Callable[[Member, AssignmentRecord, str], None]
-    on_broken: Callable[[str], None]
+    on_broken: Callable[[StoreError], None]
+    at: Callable[[str], None]
     _due: list[_Due] = field(default_factory=list)
     _committing: asyncio.Task[None] | None = None
 
@@ -94,6 +95,7 @@ class Receiving:
             intake.receipt = receipt_message(found)
         else:
             intake.upload = found
+        self.at("upload-begun")
         return intake
 
     def _check_announcement(self, member: Member, assignment: AssignmentRecord, begin: pb.Begin) -> None:
@@ -129,6 +131,7 @@ class Receiving:
             intake.upload.append(position, data)
         else:
             await asyncio.to_thread(intake.upload.append, position, data)
+        self.at("chunk-staged")
 
     async def finish(self, intake: Intake) -> None:
         """Check the complete result and give it its receipt."""
@@ -147,8 +150,10 @@ class Receiving:
         """The checked bytes. A result that fails its check can never become good: its staged bytes go."""
         assert intake.upload is not None
         intake.upload.seal()
+        self.at("upload-sealed")
         data = self.store.blobs.open(intake.begin.sha256) if intake.begin.size else memoryview(b"")
         self.check(intake.assignment, intake.begin, data)
+        self.at("update-checked")
         return data
 
     def _submission(self, intake: Intake) -> Submission:
@@ -191,7 +196,7 @@ class Receiving:
             answers = await accepting
         except StoreError as error:
             answers = [error] * len(batch)
-            self.on_broken(str(error))
+            self.on_broken(error)
         for due, answer in zip(batch, answers, strict=True):
             if due.answer.cancelled():
                 continue

@@ -9,17 +9,19 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from fedprune import __version__
 from fedprune.codec import encode_mask_set
 from fedprune.config import RunConfig
+from fedprune.errors import StoreError
 from fedprune.ledger import Direction, Entry, Kind, Ledger
 from fedprune.mask import Mask
 from fedprune.report import AccuracySource, LayerReport, RoundReport, RunReport, document
@@ -28,7 +30,11 @@ from fedprune.tensor import Schema
 from fedprune.traffic import Traffic
 from fedprune_server.closing import Closed, Score
 from fedprune_server.events import EndRun
+from fedprune_server.store import Store, digests_of
 from fedprune_server.versions import Prepared
+
+# What is the store itself, or goes on growing after the run.
+UNRECORDED = ("state", "log.jsonl")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,16 +49,19 @@ class Output:
     socket_unavailable: str | None
     on_round: Callable[[RoundReport], None]
     on_end: Callable[[RunReport], None]
+    at: Callable[[str], None]
     clients: int = 0
     rounds: dict[int, RoundReport] = field(default_factory=dict)
     _warnings: list[str] = field(default_factory=list)
 
-    def open(self) -> None:
-        """Create the folder and say in it which run it is."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self.folder / "config.toml", self.config.to_toml())
-        lines = "".join(row.to_json() + "\n" for row in self.rounds.values())
-        _replace(self.folder / "rounds.jsonl", lines)
+    def open(self, *, unpublished: int | None) -> None:
+        """Create the folder and say in it which run it is and what was done; the round `unpublished` is still to be
+        evaluated. All methods raise `StoreError` when the disk does not take the files."""
+        lines = "".join(row.to_json() + "\n" for n, row in self.rounds.items() if n != unpublished)
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._replace("config.toml", self.config.to_toml())
+            self._replace("rounds.jsonl", lines)
 
     def warn(self, text: str) -> None:
         """Something the report must not hide; belongs to the round that is being made."""
@@ -108,15 +117,17 @@ class Output:
     def publish(self, number: int) -> None:
         """The round is complete: a line in rounds.jsonl, and word to whoever watches."""
         row = self.rounds[number]
-        with (self.folder / "rounds.jsonl").open("a") as file:
-            file.write(row.to_json() + "\n")
+        with self._writing():
+            with (self.folder / "rounds.jsonl").open("a") as file:
+                file.write(row.to_json() + "\n")
+            self.at("round-published")
         self.on_round(row)
 
     def keep_mask(self, mask: Mask) -> None:
         """A mask version as a file of its own."""
-        masks = self.folder / "masks"
-        masks.mkdir(exist_ok=True)
-        (masks / f"v{mask.version}.mask").write_bytes(encode_mask_set(mask))
+        with self._writing():
+            (self.folder / "masks").mkdir(exist_ok=True)
+            (self.folder / "masks" / f"v{mask.version}.mask").write_bytes(encode_mask_set(mask))
 
     def ended(self, effect: EndRun, latest: Prepared, entries: Sequence[Entry]) -> RunReport:
         """Write the report, the model and the ledger."""
@@ -133,9 +144,10 @@ class Output:
             config=self.config.model_dump(mode="json"),
             environment=environment(),
         )
-        self._save_model(latest)
-        _replace(self.folder / "ledger.csv", Ledger(entries).to_csv())
-        _replace(self.folder / "report.json", _json(document([report])))
+        with self._writing():
+            self._save_model(latest)
+            self._replace("ledger.csv", Ledger(entries).to_csv())
+            self._replace("report.json", _json(document([report])))
         self.on_end(report)
         return report
 
@@ -147,10 +159,35 @@ class Output:
             "density": f"{latest.mask.density:.6f}",
             "mask_sha256": latest.mask.fingerprint,
         }
-        path = self.folder / "model.safetensors"
-        part = path.with_suffix(".part")
-        save_file({name: np.ascontiguousarray(a) for name, a in latest.arrays.items()}, part, metadata=metadata)
-        os.replace(part, path)
+        arrays = {name: np.ascontiguousarray(a) for name, a in latest.arrays.items()}
+        self._replace("model.safetensors", save(arrays, metadata=metadata))
+
+    def record(self, store: Store, run_id: str) -> None:
+        """Enter the digests of the finished files into the store, for `verify`."""
+        with self._writing():
+            store.record_files(run_id, digests_of(self.folder, but=UNRECORDED))
+
+    def _replace(self, name: str, content: str | bytes) -> None:
+        """The whole file or the one before it, whatever happens."""
+        part = self.folder / f"{name}.part"
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        self.at("file-before-rename")
+        os.replace(part, self.folder / name)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                "cannot write the files of the run",
+                party=str(self.folder),
+                seen=error.strerror or str(error),
+                next_step="Free space or mend the disk, then start the coordinator again: it goes on where it was",
+            ) from error
 
 
 def environment() -> dict[str, str]:
@@ -203,9 +240,3 @@ def _metrics(score: Score | None) -> dict[str, float | None]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)

@@ -38,6 +38,7 @@ def resumption(found: Recovery, rules: Rules, reports: dict[int, RoundReport]) -
             shards=shards,
             counted=counted,
             unevaluated=rules.evaluates(last) and not evaluated,
+            empty_rounds=found.last_round - last,
         )
         return Resumption(state=state, assigned={}, found=f"{last} of {rules.rounds} rounds committed")
     training = [a for a in found.assignments if a.kind is Work.TRAIN]
@@ -49,10 +50,11 @@ def resumption(found: Recovery, rules: Rules, reports: dict[int, RoundReport]) -
         round=found.open_round.round,
         shards=shards,
         cohort=cohort,
-        # The inverse of over-selection: the cohort was ceil(target * (1 + over_select)).
-        target=max(1, int(len(cohort) / (1 + rules.over_select))),
+        target=found.open_round.target,
         accepted=accepted,
         counted=counted,
+        extended=found.open_round.deadline_s > rules.deadline_s,
+        empty_rounds=found.open_round.round - 1 - last,
     )
     text = f"{last} of {rules.rounds} rounds committed, round {state.round} open with {len(accepted)} of {len(cohort)}"
     return Resumption(state=state, assigned={a.client: _assignment(a) for a in training}, found=f"{text} updates")

@@ -37,10 +37,12 @@ from fedprune_server.events import (
     Committed,
     DeadlinePassed,
     Declined,
+    Dismiss,
     DropRound,
     Effect,
     EndRun,
     Event,
+    ExtendRound,
     Freeze,
     GraceOver,
     Greet,
@@ -325,6 +327,7 @@ def _deadline(state: RunState, event: Event) -> Step:
         timer = SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())
         return replace(state, extended=True), (
             Warn(f"{late}, quorum is {quorum}: extended by {state.rules.deadline_s:g} s"),
+            ExtendRound(state.round, 2 * state.rules.deadline_s),
             timer,
         )
     closed, effects = _close(state)
@@ -366,12 +369,24 @@ def resume(state: RunState) -> Step:
         missing = tuple(c for c in state.cohort if c not in state.accepted)
         return state, (CloseRound(state.round, missing),)
     if state.phase is Phase.GATHERING:
-        return state, (Say(_waiting(state)),)
+        return _resume_between(state)
     closed, closing = _maybe_close(state)
     if closing:
         return closed, closing
     graces = (SetTimer(f"grace-{c}", state.rules.grace_s, GraceOver(c)) for c in state.pending)
     return state, (SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()), *graces)
+
+
+def _resume_between(state: RunState) -> Step:
+    """Between two rounds: nobody is there yet. After the last round nobody is needed, unless to evaluate it."""
+    if state.round >= state.rules.rounds and not state.unevaluated:
+        return _end_of_rounds(state)
+    return state, (SetTimer("settle", state.rules.grace_s, Settled()), Say(_waiting(state)))
+
+
+def _dismiss(state: RunState, event: Event) -> Step:
+    assert isinstance(event, Joined)
+    return state, (Dismiss(event.client),)
 
 
 def _stop_now(state: RunState, event: Event) -> Step:
@@ -418,6 +433,7 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     (Phase.EVALUATING, DeadlinePassed): _deadline,
     (Phase.EVALUATING, StopRequested): _stop_now,
     (Phase.EVALUATING, Broken): _break,
+    (Phase.ENDED, Joined): _dismiss,
 }
 
 IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
@@ -426,7 +442,7 @@ IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
         *((Phase.TRAINING, e) for e in (Settled, Committed)),
         *((Phase.FOLDING, e) for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed)),
         *((Phase.EVALUATING, e) for e in (Settled, Committed)),
-        *((Phase.ENDED, e) for e in EVENTS),
+        *((Phase.ENDED, e) for e in EVENTS if e is not Joined),
     }
 )
 

@@ -16,7 +16,7 @@ from typing import Any
 from fedprune import wire
 from fedprune.assignment import Assignment
 from fedprune.config import RunConfig
-from fedprune.errors import FedpruneError
+from fedprune.errors import FedpruneError, StoreError
 from fedprune.ledger import Entry
 from fedprune.parts import Part
 from fedprune.tensor import Version
@@ -52,6 +52,7 @@ class Run:
         state: rounds.RunState,
         more: bool,
         say: Callable[[str], None],
+        at: Callable[[str], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.config = config
@@ -68,7 +69,8 @@ class Run:
             check=self._check,
             on_accepted=self._accepted,
             on_refused=self._refused,
-            on_broken=lambda reason: self.dispatch(events.Broken(reason)),
+            on_broken=self._halt,
+            at=at,
         )
         self._members = members
         self._versions = versions
@@ -76,12 +78,15 @@ class Run:
         self._output = output
         self._more = more
         self._tell = say
+        self.at = at
+        self._farewell: pb.CoordinatorMessage | None = None
+        self._sent_home: set[int] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._assigned: dict[int, Assignment] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened_s = time.monotonic()
 
-    # what the service asks ------------------------------------------------------------------------------------
+    # what the process asks ------------------------------------------------------------------------------------
 
     def resume(self, assigned: Mapping[int, Assignment]) -> None:
         """Go on with what an earlier process had assigned."""
@@ -98,10 +103,36 @@ class Run:
         for effect in effects:
             try:
                 HANDS[type(effect)](self, effect)
+            except StoreError as error:
+                self._halt(error)
+                return
             except FedpruneError as error:
                 log.error("run %s: %s", self.run_id, error)
                 self.dispatch(events.Broken(str(error)))
                 return
+
+    def _halt(self, error: StoreError) -> None:
+        """The disk or another coordinator stands in the way: end the process, leave the run to the next one.
+
+        Clients are told nothing: they look for a coordinator until one is there again."""
+        log.error("run %s: %s", self.run_id, error)
+        self._forget_timers()
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    async def suspend(self) -> None:
+        """Let what blocks (a fold, a commit) be done, and begin nothing more."""
+        self._forget_timers()
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._forget_timers()
+
+    def conclude(self, outcome: events.Outcome) -> None:
+        """Mark the run as done: the last thing that happens to it. Until then a coordinator that is killed takes it
+        up again, to tell the clients that have not heard. Blocks: call it in a thread."""
+        self.at("farewell-over")
+        self._output.record(self.store, self.run_id)
+        self.store.set_run_state(self.run_id, RunState(outcome))
 
     @property
     def version(self) -> Version:
@@ -187,11 +218,16 @@ class Run:
             round=effect.round,
             version=self._versions.latest.version,
             deadline_s=self.config.clients.deadline_s,
+            target=self.state.target,
         )
         records = self._assign(effect.round, effect.cohort, Work.TRAIN)
         self.store.open_round(record, records)
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
         self._send_assignments(effect.cohort)
+        self.at("assignments-sent")
+
+    def _extend_round(self, effect: events.ExtendRound) -> None:
+        self.store.extend_round(self.run_id, effect.round, effect.deadline_s)
 
     def _open_evaluation(self, effect: events.OpenEvaluation) -> None:
         self.store.add_assignments(self._assign(effect.round, effect.cohort, Work.EVALUATE))
@@ -248,11 +284,6 @@ class Run:
             self._members[client].send(pb.CoordinatorMessage(cancel=cancel))
         self._spawn(self._fold(effect.round))
 
-    async def settle(self) -> None:
-        """Wait for what blocks (a fold, a commit) to be done."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
     def _drop_round(self, effect: events.DropRound) -> None:
         entries, _ = self.accounts.close_round()
         self.store.close_round(self.run_id, effect.round, entries=entries)
@@ -261,7 +292,11 @@ class Run:
         self._say(f"round {round_}: aggregating {len(self.state.accepted)} updates")
         try:
             closed = await asyncio.to_thread(self._closing.close, round_)
+            self.at("round-folded")
             await self._commit(round_, closed)
+        except StoreError as error:
+            self._halt(error)
+            return
         except FedpruneError as error:
             self.dispatch(events.Broken(str(error)))
             return
@@ -283,6 +318,7 @@ class Run:
         record = closed.prepared.record
         await asyncio.to_thread(self.store.commit_version, record, report_json=row.to_json(), entries=entries)
         self._versions.adopt(closed.prepared)
+        self.at("version-adopted")
         await asyncio.to_thread(self.store.collect_garbage, self._versions.kept)
         if closed.proposal:
             self._output.keep_mask(closed.prepared.mask)
@@ -290,18 +326,29 @@ class Run:
             self._output.publish(round_)
 
     def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
-        found = self.store.freeze(self.run_id, effect.round, Work.EVALUATE)
+        found = self.store.receipts(self.run_id, effect.round, Work.EVALUATE)
         # A client that was asked again after a restart counts once.
         receipts = list({r.client: r for r in found}.values())
         score = average(receipts, [json.loads(r.metrics_json) for r in receipts])
         row = self._output.evaluated(effect.round, score)
+        self.at("evaluation-closed")
+        # The report first: an evaluation that is frozen without one could neither be entered nor be done again.
         self.store.put_report(self.run_id, effect.round, row.to_json())
+        self.store.freeze(self.run_id, effect.round, Work.EVALUATE)
         self._output.publish(effect.round)
 
     def _set_timer(self, effect: events.SetTimer) -> None:
         self._forget_timer(effect.name)
         loop = asyncio.get_running_loop()
-        self._timers[effect.name] = loop.call_later(effect.seconds, self.dispatch, effect.event)
+        self._timers[effect.name] = loop.call_later(effect.seconds, self._ring, effect.event)
+
+    def _ring(self, event: events.Event) -> None:
+        """A timer is due. In a task, so that a bug behind it is not lost in the event loop's log."""
+
+        async def happen() -> None:
+            self.dispatch(event)
+
+        self._spawn(happen())
 
     def _clear_timer(self, effect: events.ClearTimer) -> None:
         self._forget_timer(effect.name)
@@ -310,6 +357,10 @@ class Run:
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
+
+    def _forget_timers(self) -> None:
+        for name in list(self._timers):
+            self._forget_timer(name)
 
     def _say_effect(self, effect: events.Say) -> None:
         self._say(effect.text)
@@ -329,27 +380,42 @@ class Run:
         self._output.warn(effect.text)
 
     def _end_run(self, effect: events.EndRun) -> None:
-        for timer in list(self._timers):
-            self._forget_timer(timer)
+        self._forget_timers()
         self._spawn(self._finish(effect))
 
     async def _finish(self, effect: events.EndRun) -> None:
         entries, _ = self.accounts.close_round()
         try:
-            await asyncio.to_thread(self._settle_store, effect, entries)
-        except FedpruneError as error:
-            log.error("run %s: %s", self.run_id, error)
+            await asyncio.to_thread(self._write_down, effect, entries)
+        except StoreError as error:
+            self._halt(error)
+            return
+        self.at("run-written")
         summary = pb.RunEnd(run_id=self.run_id, summary=f"{effect.outcome}: {effect.reason}", more=self._more)
+        self._farewell = pb.CoordinatorMessage(run_end=summary)
         for member in self._members.connected:
-            member.state = "done"
-            member.send(pb.CoordinatorMessage(run_end=summary))
+            self._send_home(member, self._farewell)
+        self.at("run-told")
         if not self.ended.done():
             self.ended.set_result(effect)
 
-    def _settle_store(self, effect: events.EndRun, entries: list[Entry]) -> None:
+    def _write_down(self, effect: events.EndRun, entries: list[Entry]) -> None:
         self.store.append_entries(self.run_id, entries)
         self._output.ended(effect, self._versions.latest, self.store.entries(self.run_id))
-        self.store.set_run_state(self.run_id, RunState(effect.outcome))
+
+    def _dismiss(self, effect: events.Dismiss) -> None:
+        if self._farewell is not None:
+            self._send_home(self._members[effect.client], self._farewell)
+
+    def _send_home(self, member: Member, farewell: pb.CoordinatorMessage) -> None:
+        member.state = "done"
+        member.send(farewell)
+        self._sent_home.add(member.index)
+
+    @property
+    def untold(self) -> frozenset[int]:
+        """The clients of this run that have not heard that it is over."""
+        return frozenset(self.state.shards) - self._sent_home
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -370,6 +436,8 @@ HANDS: dict[type[events.Effect], Callable[[Run, Any], None]] = {
     events.Freeze: Run._freeze,
     events.Greet: Run._greet,
     events.OpenRound: Run._open_round,
+    events.ExtendRound: Run._extend_round,
+    events.Dismiss: Run._dismiss,
     events.CloseRound: Run._close_round,
     events.DropRound: Run._drop_round,
     events.OpenEvaluation: Run._open_evaluation,

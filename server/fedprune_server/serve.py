@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -27,9 +28,10 @@ from fedprune.report import RoundReport, RunReport
 from fedprune.sockets import SocketMeter
 from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_server import plan
-from fedprune_server.building import Site, build_run, open_store
+from fedprune_server.building import Site, build_run, enter_runs, open_store
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.events import EndRun
+from fedprune_server.failpoints import VARIABLE, armed
 from fedprune_server.interceptors import Border
 from fedprune_server.pruner import Pruner
 from fedprune_server.run import Run
@@ -69,6 +71,8 @@ class Server:
     finished: Callable[[RunReport], None]
     say: Callable[[str], None]
     durable: bool = True
+    take_over: bool = False
+    failpoint: Callable[[str], None] = lambda name: None
     port: int = 0
     signalled: int = 0
     outcomes: list[EndRun] = field(default_factory=list)
@@ -95,18 +99,18 @@ class Server:
         site = await self._site(coordinator)
         self._heed_signals()
         try:
-            for number, config in enumerate(self.configs):
-                more = number + 1 < len(self.configs)
-                await self._one_run(coordinator, site, config, server, state, more=more)
+            done = await asyncio.to_thread(enter_runs, site, self.configs)
+            for number, config in enumerate(self.configs[done:], start=done + 1):
+                await self._one_run(coordinator, site, config, server, state, more=number < len(self.configs))
                 if coordinator.shutdown or self._suspended.is_set():
                     break
         finally:
             ticking.cancel()
             await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-            await self._farewell(coordinator)
+            coordinator.hang_up()
             await server.stop(grace=FAREWELL_S)
             site.meter.close()
-        return all(end.outcome == "finished" for end in self.outcomes) and len(self.outcomes) == len(self.configs)
+        return all(e.outcome == "finished" for e in self.outcomes) and done + len(self.outcomes) == len(self.configs)
 
     async def _site(self, coordinator: Coordinator) -> Site:
         return Site(
@@ -116,6 +120,8 @@ class Server:
             meter=SocketMeter(listening_port=self.port),
             out=self.out,
             durable=self.durable,
+            take_over=self.take_over,
+            failpoint=self.failpoint,
             watch=self.watch,
             finished=self.finished,
             say=self.say,
@@ -161,7 +167,11 @@ class Server:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             suspended.cancel()
             if run.ended.done():
-                self.outcomes.append(run.ended.result())
+                end = run.ended.result()
+                if not more or coordinator.shutdown:
+                    await self._farewell(coordinator, run, absent_s=config.clients.grace_s if resumed else 0.0)
+                await asyncio.to_thread(run.conclude, end.outcome)
+                self.outcomes.append(end)
             else:
                 await self._drain(coordinator, run, server, state)
         finally:
@@ -175,7 +185,7 @@ class Server:
         await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         coordinator.hang_up()
         await server.stop(grace=DRAIN_S)
-        await run.settle()
+        await run.suspend()
         rounds = run.config.run.rounds
         self.say(f"kept: run {run.run_id} at version {run.version}, round {run.state.round} of {rounds} is open")
         self.say("start the coordinator again in the same way and it goes on")
@@ -185,10 +195,15 @@ class Server:
             await asyncio.sleep(coordinator.heartbeat_s)
             coordinator.drop_silent()
 
-    async def _farewell(self, coordinator: Coordinator) -> None:
-        """Give the clients time to hear that it is over and to hang up."""
-        deadline = time.monotonic() + FAREWELL_S
-        while coordinator.members.connected and time.monotonic() < deadline:
+    async def _farewell(self, coordinator: Coordinator, run: Run, *, absent_s: float) -> None:
+        """Give the clients time to hear that it is over and to hang up; those that are away, and may not know that we
+        are back, `absent_s`."""
+        began = time.monotonic()
+        while not self._suspended.is_set():
+            waited = time.monotonic() - began
+            absent = run.untold if waited < absent_s else frozenset()
+            if not (absent or (coordinator.members.connected and waited < max(FAREWELL_S, absent_s))):
+                return
             await asyncio.sleep(0.02)
 
     def _heed_signals(self) -> None:
@@ -208,9 +223,19 @@ class Server:
 
 
 def serve(
-    configs: Sequence[RunConfig], *, task: Path, out: Path, address: str, insecure: bool, watch: Watcher | None = None
+    configs: Sequence[RunConfig],
+    *,
+    task: Path,
+    out: Path,
+    address: str,
+    insecure: bool,
+    take_over: bool = False,
+    watch: Watcher | None = None,
 ) -> int:
     """Serve runs one after another and give the exit code: 0 when every one of them finished."""
+    failpoints = armed(os.environ.get(VARIABLE, ""))
+    if failpoints.armed:
+        print(f"fedprune: failpoints are armed: {', '.join(failpoints.armed)}", file=sys.stderr)
     if insecure:
         print("fedprune: --insecure: whoever reaches this address can read and change the run", file=sys.stderr)
     workshop = Workshop.open(task, seed=configs[0].run.seed)
@@ -219,6 +244,8 @@ def serve(
         workshop=workshop,
         out=out,
         address=address,
+        take_over=take_over,
+        failpoint=failpoints.reach,
         watch=watch or print_round,
         finished=lambda report: print(byte_table(report), flush=True),
         say=lambda text: print(f"fedprune: {text}", file=sys.stderr, flush=True),

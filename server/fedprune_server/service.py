@@ -75,10 +75,12 @@ class CoordinatorService(rpc.CoordinatorServicer):
             header = wire.part_header(part, number=number, count=len(parts))
             self._coordinator.count(member, down=header.ByteSize())
             yield pb.PullReply(header=header)
+            run.at("pull-begun")
             data = run.store.blobs.open(part.digest)
             sent = resumed
             try:
                 for chunk in chunks(data, offset=resumed, chunk_bytes=run.config.network.chunk_bytes):
+                    run.at("chunk-sent")
                     yield pb.PullReply(chunk=chunk)
                     sent += len(chunk)
             finally:
@@ -101,6 +103,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
             await run.intake.finish(intake)
         assert intake.receipt is not None
         self._coordinator.count(member, down=intake.receipt.ByteSize())
+        run.at("receipt-sent")
         yield pb.SubmitReply(receipt=intake.receipt)
 
     async def _append(self, run: Run, intake: Intake, request: pb.SubmitRequest, position: int) -> int:

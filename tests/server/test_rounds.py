@@ -21,10 +21,12 @@ from fedprune_server.events import (
     Committed,
     DeadlinePassed,
     Declined,
+    Dismiss,
     DropRound,
     Effect,
     EndRun,
     Event,
+    ExtendRound,
     Freeze,
     GraceOver,
     Greet,
@@ -87,7 +89,7 @@ def test_every_pair_of_phase_and_event_is_decided() -> None:
     pairs = {(phase, event) for phase in Phase for event in EVENTS}
     assert set(TABLE) | IGNORED == pairs
     assert not set(TABLE) & IGNORED
-    assert all((Phase.ENDED, event) in IGNORED for event in EVENTS)
+    assert all((Phase.ENDED, event) in IGNORED for event in EVENTS if event is not Joined)
 
 
 class TestGathering:
@@ -235,6 +237,7 @@ class TestDeadline:
         play.fire("deadline")
         assert play.of(CloseRound) == []
         assert play.timers["deadline"].seconds == 60.0
+        assert play.of(ExtendRound) == [ExtendRound(1, 120.0)]
         play.fire("deadline")
         assert play.of(CloseRound) == [CloseRound(1, (1, 2, 3))]
 
@@ -365,8 +368,9 @@ class TestStopping:
     def test_an_ended_run_stays_ended(self) -> None:
         play = training(2)
         play.feed(StopRequested("enough"))
-        every = [Joined(0), Left(0), GraceOver(0), Settled(), Accepted(0), Declined(0, ""), DeadlinePassed()]
+        every = [Left(0), GraceOver(0), Settled(), Accepted(0), Declined(0, ""), DeadlinePassed()]
         assert play.feed(*every, Committed(), Broken(""), StopRequested("")) == []
+        assert play.feed(Joined(0)) == [Dismiss(client=0)]
         assert play.state.phase is Phase.ENDED
 
 
@@ -388,6 +392,31 @@ class TestResume:
         play = training(2)
         play.feed(Accepted(0), Accepted(1))
         assert rounds.resume(play.state)[1] == (CloseRound(1, ()),)
+
+    def test_between_rounds_it_waits_for_clients_but_not_for_ever(self) -> None:
+        again = Play()
+        again.take(rounds.resume(RunState(rules=Rules(rounds=3), round=1, shards=(0, 1))))
+        assert again.state.phase is Phase.GATHERING
+        again.feed(Joined(1))
+        assert again.of(OpenRound) == []
+        again.fire("settle")
+        assert again.of(OpenRound) == [OpenRound(2, (1,))]
+
+    def test_after_the_last_round_nobody_is_needed(self) -> None:
+        again = Play()
+        again.take(rounds.resume(RunState(rules=Rules(rounds=3), round=3, shards=(0, 1), counted=6)))
+        assert again.of(EndRun) == [EndRun("finished", "3 rounds done")]
+
+    def test_after_the_last_round_an_evaluation_is_still_waited_for(self) -> None:
+        unevaluated = RunState(rules=Rules(rounds=3), round=3, shards=(0, 1), counted=6, unevaluated=True)
+        again = Play()
+        again.take(rounds.resume(unevaluated))
+        again.feed(Joined(0), Joined(1))
+        assert again.of(OpenEvaluation) == [OpenEvaluation(3, (0, 1))]
+        nobody = Play()
+        nobody.take(rounds.resume(unevaluated))
+        nobody.fire("settle")
+        assert [end.outcome for end in nobody.of(EndRun)] == ["finished"]
 
 
 CLIENTS = st.integers(0, 4)
@@ -417,7 +446,7 @@ class Lives(RuleBasedStateMachine):
         before = self.play.state
         effects = self.play.feed(event)
         if before.phase is Phase.ENDED:
-            assert effects == []
+            assert effects == ([Dismiss(event.client)] if isinstance(event, Joined) else [])
             assert self.play.state == before
         for effect in effects:
             if isinstance(effect, CloseRound):
