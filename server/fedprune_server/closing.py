@@ -74,9 +74,7 @@ class Closing:
             return
         latest = self.versions.latest
         if latest.version != assignment.version:
-            raise VersionError(
-                "the version this update was made against is closed", seen=assignment.version, expected=latest.version
-            )
+            return  # its round is closed: the store says so in its receipt
         update = self._input(party, examples, data, latest)
         reader = self._reader(data, latest)
         if reader.version != version:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 from fedprune import __version__, wire
 from fedprune.codec import CODEC_VERSION
@@ -80,7 +81,7 @@ class Coordinator:
         queue: Queue = asyncio.Queue()
         if member.queue is not None:
             member.queue.put_nowait(None)
-        member.queue = queue
+        member.queue, member.cut = queue, partial(self.cut, member, queue)
         member.peers.add(peer)
         member.last_seen = time.monotonic()
         if self.run is not None:
@@ -95,6 +96,11 @@ class Coordinator:
         if self.run is not None:
             self.run.accounts.sample_sockets()
             self.run.dispatch(events.Left(member.index))
+
+    def cut(self, member: Member, queue: Queue) -> None:
+        """Count a client as gone that is silent or does not read; its stream ends as soon as it can."""
+        queue.put_nowait(None)
+        self.detach(member, queue)
 
     def hear(self, member: Member, message: pb.ClientMessage) -> None:
         """A message on a client's work stream."""
@@ -112,11 +118,11 @@ class Coordinator:
             self.run.accounts.control(member, up=up, down=down, heartbeat=heartbeat)
 
     def drop_silent(self) -> None:
-        """End the work streams of clients that have said nothing for three heartbeats."""
+        """Break off the work streams of clients that have said nothing for three heartbeats."""
         limit = time.monotonic() - SILENT_HEARTBEATS * self.heartbeat_s
         for member in self.members.connected:
-            if member.last_seen < limit and member.queue is not None:
-                member.queue.put_nowait(None)
+            if member.last_seen < limit:
+                member.cut()
 
     def run_of(self, run_id: str) -> Run:
         """The current run, if it is this one. Raises `StaleError` otherwise."""

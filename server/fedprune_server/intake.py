@@ -18,6 +18,9 @@ from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server.members import Member
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Submission, Upload, Verdict, Work
 
+# What a store can count to.
+MAX_ASSIGNMENT_ID = 1 << 63
+
 # More examples than that cannot be folded exactly.
 MAX_EXAMPLES = 1 << 24
 
@@ -69,7 +72,8 @@ class Receiving:
 
     async def begin(self, member: Member, begin: pb.Begin) -> Intake:
         """Where the result stands: at an offset, or already answered."""
-        assignment = self.store.assignment(self.run_id, begin.assignment_id)
+        can_be = 0 < begin.assignment_id < MAX_ASSIGNMENT_ID
+        assignment = self.store.assignment(self.run_id, begin.assignment_id) if can_be else None
         if assignment is None or assignment.client != member.index:
             raise UpdateError(
                 "result for an assignment that this client was never given",
@@ -108,6 +112,8 @@ class Receiving:
                 seen=begin.size,
                 expected=f"at most {self.max_bytes}",
             )
+        if assignment.kind is Work.EVALUATE and begin.size:
+            raise UpdateError("an evaluation with a payload", party=member.party, seen=begin.size, expected=0)
         if wire.version(begin.version) != assignment.version:
             raise VersionError(
                 "update made against another version",

@@ -2,24 +2,28 @@
 
 A member is a client that has joined this process; its index comes from the store and stays with its identity for
 good. Its connection comes and goes. Messages for a member wait in its outbound queue, which is bounded by what the
-rounds ever have to say to one client at a time.
+rounds ever have to say to one client at a time: who lets it fill up is cut off, and harms nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from fedprune.errors import IdentityError, LimitError, SignatureError
+from fedprune.errors import IdentityError, SignatureError
 from fedprune.v1 import coordinator_pb2 as pb
 
 MAX_QUEUED = 64
 
+log = logging.getLogger("fedprune.members")
+
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """One client. `queue` is None while its work stream is closed; `index` is its place in the ledger."""
+    """One client. `queue` is None while its work stream is closed; `cut` breaks that stream off; `index` is its place
+    in the ledger."""
 
     index: int
     identity: str
@@ -27,6 +31,7 @@ class Member:
     frozen_digest: str
     peers: set[str] = field(default_factory=set)
     queue: asyncio.Queue[pb.CoordinatorMessage | None] | None = None
+    cut: Callable[[], object] = lambda: None
     last_seen: float = 0.0
     state: str = "joined"
     step: int = 0
@@ -47,7 +52,9 @@ class Member:
         if self.queue is None:
             return
         if self.queue.qsize() >= MAX_QUEUED:
-            raise LimitError("does not read its work stream", party=self.party, seen=self.queue.qsize())
+            log.warning("%s does not read its work stream: cut off", self.party)
+            self.cut()
+            return
         self.queue.put_nowait(message)
 
 
@@ -80,11 +87,16 @@ class Members:
                 expected=own_digest[:16] or "none",
                 next_step="Load them from the same file on both sides, or seed them, in model()",
             )
-        known = self.by_identity.get(newcomer.identity)
-        if known is not None:
-            newcomer.queue, newcomer.peers = known.queue, known.peers
-        self.by_identity[newcomer.identity] = newcomer
-        return newcomer
+        known = self.by_identity.setdefault(newcomer.identity, newcomer)
+        # The value stays the same one: an older stream that ends later must see that a newer took its place.
+        known.index, known.task_digest, known.last_seen = newcomer.index, newcomer.task_digest, newcomer.last_seen
+        return known
+
+    def tell(self, index: int, message: pb.CoordinatorMessage) -> None:
+        """Queue a message for the client with this index, if it is here."""
+        for member in self:
+            if member.index == index:
+                member.send(message)
 
     @property
     def connected(self) -> list[Member]:

@@ -163,12 +163,17 @@ class Run:
     def _accepted(self, member: Member, receipt: ReceiptRecord, data: memoryview) -> None:
         if receipt.size:
             self.accounts.received(member, data)
-        if receipt.round == self.state.round:
+        if self._awaits(receipt.round, receipt.kind):
             self.dispatch(events.Accepted(member.index))
 
     def _refused(self, member: Member, record: AssignmentRecord, reason: str) -> None:
-        if record.round == self.state.round:
+        if self._awaits(record.round, record.kind):
             self.dispatch(events.Declined(member.index, reason))
+
+    def _awaits(self, round_: int, kind: Work) -> bool:
+        """Whether this is what the open round waits for: training that comes late is no evaluation."""
+        awaited = Work.EVALUATE if self.state.phase is rounds.Phase.EVALUATING else Work.TRAIN
+        return round_ == self.state.round and kind is awaited
 
     # effects --------------------------------------------------------------------------------------------------
 
@@ -281,7 +286,7 @@ class Run:
         for client in effect.missing:
             assignment = self._assigned[client]
             cancel = pb.Cancel(assignment_id=assignment.assignment_id, reason=f"round {effect.round} is closed")
-            self._members[client].send(pb.CoordinatorMessage(cancel=cancel))
+            self._members.tell(client, pb.CoordinatorMessage(cancel=cancel))
         self._spawn(self._fold(effect.round))
 
     def _drop_round(self, effect: events.DropRound) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fedprune import wire
-from fedprune.errors import RemoteError
+from fedprune.errors import RemoteError, StaleError
 from fedprune.framing import MAX_CHUNK_BYTES, chunks
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
@@ -48,6 +48,12 @@ class CoordinatorService(rpc.CoordinatorServicer):
                     member, down=message.ByteSize(), heartbeat=message.WhichOneof("event") == "heartbeat"
                 )
                 yield message
+            if member.queue not in (queue, None):
+                raise StaleError(
+                    "another client of this name has connected",
+                    party=member.party,
+                    next_step="Give each client its own --name, or its own state folder on one machine",
+                )
         finally:
             listening.cancel()
             self._coordinator.detach(member, queue)
@@ -67,7 +73,6 @@ class CoordinatorService(rpc.CoordinatorServicer):
         run = self._coordinator.run_of(request.run_id)
         self._coordinator.count(member, up=request.ByteSize())
         parts = run.parts(wire.held_version(request), wire.version(request.want))
-        run.accounts.pulls += bool(parts) and request.part == 0
         for number, part in enumerate(parts):
             if number < request.part:
                 continue
@@ -85,6 +90,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
                     sent += len(chunk)
             finally:
                 run.accounts.sent(member, part, data, start=resumed, end=sent)
+        run.accounts.pulls += bool(parts)
 
     async def Submit(self, requests: AsyncIterator[pb.SubmitRequest], context: Context) -> AsyncIterator[Any]:
         """One result: where to go on, then its bytes, then the receipt."""
