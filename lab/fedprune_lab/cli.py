@@ -29,6 +29,7 @@ Clients = Annotated[int, typer.Option(min=1, help="Client processes.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each of the two runs.")]
 Density = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the weights that is left at the end.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first model and of the batches.")]
+NewFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder; its name becomes the run's.")]
 Bench = Annotated[str | None, typer.Argument(metavar="NAME", help="Which one.")]
 BenchArguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Passed on to the bench.")]
 Relay = Annotated[bool, typer.Option("--relay", help="Count the bytes a third time, between the two sides.")]
@@ -64,6 +65,20 @@ def demo(
         commands.print_json(whole)
     else:
         demos.print_outcome(plan, console)
+
+
+@app.command("new")
+def new(folder: NewFolder) -> None:
+    """Make a folder with a task, a run file, a compose file and a README that run as they are.
+
+    \b
+    Example: fedprune new scans
+    """
+    from fedprune_lab.new import create
+
+    paths = create(folder)
+    print(f"made {', '.join(path.name for path in paths)} in {folder}")
+    print(f"next: fedprune check {paths[0]}")
 
 
 app.command("server")(server.serve)
