@@ -69,6 +69,11 @@ class Versions:
         self._latest: Prepared | None = None
 
     @property
+    def started(self) -> bool:
+        """Whether there is a version yet."""
+        return self._latest is not None
+
+    @property
     def latest(self) -> Prepared:
         """The latest committed version."""
         assert self._latest is not None, "a run begins with a version"
