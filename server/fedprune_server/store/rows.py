@@ -75,6 +75,10 @@ def _hints(record: type[Record]) -> dict[str, object]:
     return {field.name: hints[field.name] for field in fields(record)}
 
 
+# One spelling only, so that equal content has equal hashes.
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: object) -> str:
-    """JSON in one spelling only, so that equal content has equal hashes."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """JSON in its one spelling. Raises `ValueError` for numbers that are not finite."""
+    return _JSON.encode(value)
