@@ -43,6 +43,8 @@ PositiveOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 ShareOrZero = Annotated[float, Field(ge=0, le=1)]
 Patterns = Annotated[tuple[str, ...], Field(strict=False)]
+Stage = Annotated[tuple[ShareOrZero, Share], Field(strict=False)]
+Stages = Annotated[tuple[Stage, ...], Field(strict=False)]
 File = Annotated[Path, Field(strict=False)]
 Rule = Literal[
     "fedavg",
@@ -137,16 +139,20 @@ class TrainingSection(Section):
 class PruningSection(Section):
     density: Share = 1.0
     """Share of the prunable weights that is alive at the end; 1.0 prunes nothing."""
-    method: Literal["magnitude"] = "magnitude"
-    """How important a weight is."""
-    schedule: Literal["cubic"] = "cubic"
-    """How density falls from 1 to its target (Zhu and Gupta, 2017)."""
+    method: Literal["magnitude", "random", "synflow"] = "magnitude"
+    """How important a weight is: its size, nothing (the control), or SynFlow (models whose matrices form a chain)."""
+    schedule: Literal["cubic", "linear", "once", "init", "staged"] = "cubic"
+    """How density falls: gradually (Zhu and Gupta, 2017), evenly, once after `start`, before round 1, by `stages`."""
     start: ShareOrZero = 0.1
     """Share of the rounds after which pruning begins."""
     end: ShareOrZero = 0.6
     """Share of the rounds after which density has reached its target."""
     every: Count = 5
     """Rounds between mask changes."""
+    stages: Stages = ()
+    """For schedule "staged": pairs of a share of the rounds and the density from there on."""
+    spread: Literal["global", "uniform", "erk", "lamp"] = "global"
+    """How the density is laid over the tensors: one ranking for all, evenly, by shape (ERK), or by LAMP scores."""
     protect: Patterns = ()
     """Names of tensors that are never pruned, with * and ?; added to the built-in protection."""
     prune: Patterns = ()
@@ -155,11 +161,17 @@ class PruningSection(Section):
     """Fewest weights a prunable tensor keeps."""
     floor_share: ShareOrZero = 0.005
     """Smallest share of its weights a prunable tensor keeps."""
+    layers: dict[str, Share] = {}
+    """Tensors with a density of their own: names, with * and ?, and densities."""
+    threshold: dict[Literal["absolute", "mean"], Positive] = {}
+    """In place of density, with "once" or "init": keep what is at least so large, or `mean` times its tensor's mean."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.start > self.end:
             raise ValueError(f"start = {self.start} comes after end = {self.end}")
+        if len(self.threshold) > 1:
+            raise ValueError("threshold is either absolute or mean, not both")
         return self
 
 

@@ -148,7 +148,8 @@ def build_run(
     site.failpoint("run-found")
     versions = Versions(store, run_id, schema, Limits.of_update(schema))
     output = _output(site, config, folder, schema=schema)
-    resumed = _restore(site, config, run_id, store, versions, output)
+    pruner = Pruner(plan.pruning_plan(config), config.run.rounds, seed=config.run.seed)
+    resumed = _restore(site, config, run_id, store, versions, output, pruner)
     output.open(unpublished=resumed.state.round if resumed and resumed.state.unevaluated else None)
     output.keep_mask(versions.latest.mask)
     rules = plan.rules(config, clients_evaluate=site.evaluator is None)
@@ -158,7 +159,7 @@ def build_run(
         schema=schema,
         versions=versions,
         aggregator=plan.aggregation(config),
-        pruner=Pruner(plan.pruning_plan(config), config.run.rounds),
+        pruner=pruner,
         evaluate=site.evaluator,
         due=rules.due,
         broadcast=lambda n: plan.broadcast_plan(config, round_=n),
@@ -196,12 +197,18 @@ def _output(site: Site, config: RunConfig, folder: Path, *, schema: Schema) -> O
 
 
 def _restore(
-    site: Site, config: RunConfig, run_id: str, store: Store, versions: Versions, output: Output
+    site: Site, config: RunConfig, run_id: str, store: Store, versions: Versions, output: Output, pruner: Pruner
 ) -> Resumption | None:
     """Take up what is there; a run that was killed before its first version begins now."""
     found = store.recover(run_id)
     if found.latest is None:
-        first = versions.prepare(site.workshop.first_arrays(config), Mask.full(versions.schema), round_=0, plan=None)
+        arrays, mask = site.workshop.first_arrays(config), Mask.full(versions.schema)
+        # A mask chosen before anybody trains is part of the first version.
+        proposal = pruner.propose(round=0, weights=arrays, mask=mask, next_mask_version=1)
+        if proposal:
+            mask = proposal.mask
+            mask.apply(arrays)
+        first = versions.prepare(arrays, mask, round_=0, plan=None)
         store.commit_version(first.record)
         versions.adopt(first)
         return None

@@ -45,6 +45,7 @@ def rules(config: RunConfig, *, clients_evaluate: bool) -> Rules:
 def pruning_plan(config: RunConfig) -> PruningPlan:
     """What is asked of the pruner."""
     pruning = config.pruning
+    threshold = next(iter(pruning.threshold.items()), None)
     return PruningPlan(
         density=pruning.density,
         method=pruning.method,
@@ -54,6 +55,10 @@ def pruning_plan(config: RunConfig) -> PruningPlan:
         every=pruning.every,
         floors=Floors(weights=pruning.floor, share=pruning.floor_share),
         recovery_rounds=0,
+        stages=pruning.stages,
+        spread=pruning.spread,
+        layers=tuple(pruning.layers.items()),
+        threshold=threshold,
     )
 
 
