@@ -56,6 +56,7 @@ class RoundReport:
     examples: int = 0
     work_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    residual_norm: float = 0.0
     model_version: int = 0
     mask_version: int = 0
     mask_changed: bool = False

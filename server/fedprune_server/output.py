@@ -31,7 +31,7 @@ from fedprune.traffic import Traffic
 from fedprune_server.closing import Closed, Score
 from fedprune_server.events import EndRun
 from fedprune_server.store import Store, digests_of
-from fedprune_server.versions import Prepared
+from fedprune_server.versions import Arrays, Prepared
 
 # What is the store itself, or goes on growing after the run.
 UNRECORDED = ("state", "log.jsonl")
@@ -98,6 +98,7 @@ class Output:
             examples=sum(r.examples for r in closed.receipts),
             work_seconds=max((r.work_s for r in closed.receipts), default=0.0),
             evaluation_seconds=evaluation_s,
+            residual_norm=residual_norm(closed),
             model_version=closed.prepared.version.model,
             mask_version=mask.version,
             mask_changed=closed.proposal is not None,
@@ -188,6 +189,22 @@ class Output:
                 seen=error.strerror or str(error),
                 next_step="Free space or mend the disk, then start the coordinator again: it goes on where it was",
             ) from error
+
+
+def residual_norm(closed: Closed) -> float:
+    """The largest norm of what compression has left out, on any client or here."""
+    return max([closed.prepared.memory.norm, *(r.residual_norm for r in closed.receipts)])
+
+
+def stall_warning(norm: float, arrays: Arrays) -> str | None:
+    """A sentence when what compression has left out outweighs the model: such a run does not learn what it is sent."""
+    model = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays.values() if a.dtype.kind == "f"))
+    if norm <= model:
+        return None
+    return (
+        f"compression has left out more than the model weighs (norm {norm:.3g} against {model:.3g}): "
+        "raise compression.top, use finer values, or lower training.learning_rate"
+    )
 
 
 def environment() -> dict[str, str]:

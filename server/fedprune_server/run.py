@@ -28,7 +28,7 @@ from fedprune_server.accounting import Accounts
 from fedprune_server.closing import Closed, Closing, average
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
-from fedprune_server.output import Output
+from fedprune_server.output import Output, residual_norm, stall_warning
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Store, Work
 from fedprune_server.versions import Versions
 
@@ -85,6 +85,7 @@ class Run:
         self._assigned: dict[int, Assignment] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened_s = time.monotonic()
+        self._warned_of_stall = False
 
     # what the process asks ------------------------------------------------------------------------------------
 
@@ -308,6 +309,10 @@ class Run:
         self.dispatch(events.Committed())
 
     async def _commit(self, round_: int, closed: Closed) -> None:
+        stalling = stall_warning(residual_norm(closed), closed.prepared.arrays)
+        if stalling is not None and not self._warned_of_stall:
+            self._warned_of_stall = True
+            self._warn(events.Warn(f"round {round_}: {stalling}"))
         transfers = self.accounts.transfers(updates=len(closed.receipts))
         entries, socket = self.accounts.close_round()
         row = self._output.round(
