@@ -29,6 +29,8 @@ Clients = Annotated[int, typer.Option(min=1, help="Client processes.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each of the two runs.")]
 Density = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the weights that is left at the end.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first model and of the batches.")]
+Runs = Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs lie.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")]
 NewFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder; its name becomes the run's.")]
 Bench = Annotated[str | None, typer.Argument(metavar="NAME", help="Which one.")]
 BenchArguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Passed on to the bench.")]
@@ -85,6 +87,7 @@ app.command("server")(server.serve)
 app.command("client")(client.run)
 app.command("check")(client.check)
 app.command("health")(server.health)
+app.command("stop")(server.stop)
 app.command("verify")(server.verify)
 
 
@@ -104,6 +107,35 @@ def report(run: RunFolder, as_json: Json = False) -> None:
         commands.print_json(whole)
     else:
         reports.print_report(runs, Console())
+
+
+@app.command("list")
+def list_runs(folder: Runs = Path("runs"), as_json: Json = False) -> None:
+    """List the runs in a folder: state, rounds, accuracy, density and bytes.
+
+    \b
+    Example: fedprune list
+    """
+    from fedprune_lab import runs
+
+    rows = runs.listed(folder)
+    if as_json:
+        commands.print_json({"runs": [row.to_dict() for row in rows]})
+    else:
+        print(runs.table(rows) if rows else f"no runs in {folder}; `fedprune demo` makes two")
+
+
+@app.command("log")
+def log(run: RunFolder, follow: Follow = False) -> None:
+    """Show the rounds of a run, a line each.
+
+    \b
+    Example: fedprune log runs/digits --follow
+    """
+    from fedprune_lab import runs
+
+    for line in runs.log(run, follow=follow):
+        print(line, flush=True)
 
 
 @app.command("bench", context_settings={"ignore_unknown_options": True})

@@ -34,6 +34,7 @@ Overrides = Annotated[
 ]
 Peer = Annotated[str, typer.Argument(metavar="HOST:PORT", help="The coordinator.")]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the answer.", min=0.1)]
+Shutdown = Annotated[bool, typer.Option("--shutdown", help="End the process too, runs that wait included.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/digits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -85,6 +86,18 @@ def health(coordinator: Peer = "127.0.0.1:7400", timeout_s: Timeout = 5.0, as_js
         commands.print_json({"coordinator": coordinator, "state": state})
     else:
         print(f"{coordinator} is {state}")
+
+
+@app.command()
+def stop(coordinator: Peer = "127.0.0.1:7400", shutdown: Shutdown = False, timeout_s: Timeout = 10.0) -> None:
+    """Ask a coordinator to end its run after the last committed round.
+
+    \b
+    Example: fedprune stop 127.0.0.1:7400 --shutdown
+    """
+    from fedprune_server.operating import stop as ask_to_stop
+
+    print(f"kept: {ask_to_stop(coordinator, shutdown=shutdown, timeout_s=timeout_s)}")
 
 
 @app.command()

@@ -1,0 +1,107 @@
+"""`fedprune list` and `fedprune log`: what lies under runs/, and one run's rounds as they are written.
+
+Read from the files a coordinator leaves behind; no coordinator is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedprune.config import RunConfig
+from fedprune.errors import LocalError
+from fedprune.report import RoundReport
+from fedprune_lab import figures
+from fedprune_lab.report import REPORT, read
+from fedprune_lab.view import moved, round_line
+
+CONFIG, ROUNDS = "config.toml", "rounds.jsonl"
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One run as a line of the list; bytes are the sum of both directions. A run without a report is "unfinished":
+    it is still going on, or was interrupted."""
+
+    folder: str
+    state: str
+    rounds: int
+    planned: int
+    accuracy: float | None
+    density: float | None
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def listed(out: Path) -> list[Listed]:
+    """The runs in `out` and one folder below it, where a demo keeps its two, by name."""
+    folders = {path.parent for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}") for path in out.glob(pattern)}
+    return [_listed(folder) for folder in sorted(folders)]
+
+
+def table(rows: list[Listed]) -> str:
+    """The list as text, columns aligned."""
+    head = ("run", "state", "rounds", "accuracy", "density", "bytes")
+    cells = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def log(run: Path, *, follow: bool) -> Iterator[str]:
+    """One line for each round of a run; with `follow`, go on until its report is there.
+
+    Raises `LocalError` when there is no such run.
+    """
+    folder = next((f for f in (run, Path("runs") / run) if (f / CONFIG).is_file()), None)
+    if folder is None:
+        raise LocalError("there is no such run", seen=run, next_step="`fedprune list` shows the runs")
+    planned = _config(folder).run.rounds
+    shown = 0
+    while True:
+        over = (folder / REPORT).is_file()
+        rows = _rounds(folder)
+        for row in rows[shown:]:
+            yield round_line(row, planned)
+        shown = len(rows)
+        if over or not follow:
+            return
+        time.sleep(POLL_S)
+
+
+def _listed(folder: Path) -> Listed:
+    rows = _rounds(folder)
+    scored = [row.accuracy for row in rows if row.accuracy is not None]
+    return Listed(
+        folder=str(folder),
+        state=read(folder / REPORT)[1][0].outcome if (folder / REPORT).is_file() else "unfinished",
+        rounds=len(rows),
+        planned=_config(folder).run.rounds,
+        accuracy=scored[-1] if scored else None,
+        density=rows[-1].density if rows else None,
+        bytes=sum(moved(row).both for row in rows),
+    )
+
+
+def _cells(row: Listed) -> tuple[str, ...]:
+    rounds = f"{row.rounds}/{row.planned}"
+    accuracy, density = figures.percent(row.accuracy), figures.percent(row.density)
+    return row.folder, row.state, rounds, accuracy, density, figures.size(row.bytes)
+
+
+def _config(folder: Path) -> RunConfig:
+    return RunConfig.loads((folder / CONFIG).read_text(encoding="utf-8"), name=str(folder / CONFIG))
+
+
+def _rounds(folder: Path) -> list[RoundReport]:
+    """The complete lines of rounds.jsonl; a last line that is still being written is left for the next look."""
+    file = folder / ROUNDS
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    complete = text[: text.rfind("\n") + 1]
+    return [RoundReport.from_json(line) for line in complete.splitlines()]
