@@ -23,6 +23,8 @@ HEADROOM = 1 + 2.0**-20  # a scale is this much above the block's largest value:
 LARGEST = 2.0**126  # above it the last level could overflow float32
 SMALLEST = 2.0**-100  # below it a reciprocal would overflow float32
 CHUNK_VALUES = 1 << 14
+POOL_DRAWS = 1 << 16
+ABOVE_ZERO = 128  # codes are made as bytes above zero, and turned to two's complement by their highest bit
 
 # 2^(-i/8), i = 0..7, as float32: written out, so that every machine decodes the same bits.
 _EIGHTHS = np.array(
@@ -66,8 +68,9 @@ class Blocks:
         steps = np.zeros_like(scales)
         np.divide(np.float32(levels), scales, out=steps, where=scales > 0)
         codes, start = np.empty(sum(tensor.size for tensor in values), np.int8), 0
+        dither = Dither(rng, codes.size)
         for chunk, step in self._chunks(values, steps):
-            codes[start : start + chunk.size] = rounded(chunk * step, rng)
+            codes[start : start + chunk.size] = dither.round(chunk * step)
             start += chunk.size
         return codes
 
@@ -114,20 +117,35 @@ def check_size(peak: float, name: str) -> None:
         )
 
 
-def rounded(values: Floats, rng: np.random.Generator | None) -> NDArray[np.int8]:
-    """To the nearest integer, or stochastically: up with the probability of the fraction, to within 2^-17.
+class Dither:
+    """What is added to a value before it is cut down to an integer code.
 
-    `values` is overwritten.
+    A half rounds to nearest. A uniform number from a generator rounds up with the probability of the fraction, to
+    within 2^-17: unbiased. Numbers are drawn into a pool, and each chunk takes a run of it from a random place, which is
+    five times cheaper than a draw a value; every code is unbiased as before, and values are as good as independent.
     """
-    flat = values.reshape(-1)
-    if rng is None:
-        return np.rint(flat, out=flat).astype(np.int8)
-    # four 16-bit numbers out of each 64-bit one: twice as fast as drawing them singly
-    draws = rng.integers(0, np.iinfo(np.uint64).max, -(-flat.size // 4), np.uint64, endpoint=True)
-    dither = draws.astype("<u8", copy=False).view("<u2")[: flat.size] * np.float32(2.0**-16)
-    dither += np.float32(2.0**-17)
-    dither += flat
-    return np.floor(dither, out=dither).astype(np.int8)
+
+    def __init__(self, rng: np.random.Generator | None, count: int) -> None:
+        self._rng = rng
+        if rng is not None:
+            # four 16-bit numbers out of each 64-bit one
+            words = min(count, POOL_DRAWS) // 4 + 1
+            draws = rng.integers(0, np.iinfo(np.uint64).max, words, np.uint64, endpoint=True)
+            self._pool = draws.astype("<u8", copy=False).view("<u2") * np.float32(2.0**-16)
+            self._pool += np.float32(ABOVE_ZERO + 2.0**-17)
+
+    def round(self, values: Floats) -> NDArray[np.int8]:
+        """Codes of `values` [at most `CHUNK_VALUES`], which lie strictly within -128 and 127; they are overwritten."""
+        flat = values.reshape(-1)
+        if self._rng is None:
+            flat += np.float32(ABOVE_ZERO + 0.5)
+        else:
+            start = int(self._rng.integers(0, self._pool.size - flat.size, endpoint=True))
+            flat += self._pool[start : start + flat.size]
+        # cutting down a positive number is a floor, and a pass cheaper than floor
+        codes = flat.astype(np.uint8)
+        codes ^= ABOVE_ZERO
+        return codes.view(np.int8)
 
 
 def _peaks(tensor: Floats, block: int) -> Floats:

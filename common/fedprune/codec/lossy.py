@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedprune.codec import entropy
 from fedprune.codec.base import Array, Cursor, Part, Values
-from fedprune.codec.blocks import Blocks, check_size, read_blocks, rounded
+from fedprune.codec.blocks import CHUNK_VALUES, Blocks, Dither, check_size, read_blocks
 from fedprune.codec.values import BLOCK_VALUES, pack_planes, rotate, rotate_back, unpack_planes
 from fedprune.codec.values import CODINGS as LOSSLESS
 from fedprune.errors import DecodeError
@@ -148,7 +148,8 @@ class Ternary:
                 codes.append(np.where(kept, np.sign(tensor), 0).astype(np.int8))
             else:
                 shrunk = tensor / top if top else np.zeros_like(tensor)
-                codes.append(rounded(shrunk, rng).clip(-1, 1))
+                dither = Dither(rng, tensor.size)
+                codes += [dither.round(shrunk[at : at + CHUNK_VALUES]).clip(-1, 1) for at in _starts(tensor)]
             scales.append(top.astype("<f4").tobytes())
         return scales, entropy.pack(_fives(np.concatenate(codes)))
 
@@ -161,6 +162,10 @@ class Ternary:
         for out, top in zip(outs, tops, strict=True):
             np.multiply(codes[start : start + out.size], top, out=out)
             start += out.size
+
+
+def _starts(tensor: Floats) -> range:
+    return range(0, tensor.size, CHUNK_VALUES)
 
 
 def floats(values: Array) -> Floats:

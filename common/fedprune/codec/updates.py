@@ -10,6 +10,8 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedprune.codec import chooser, container, lossy
 from fedprune.codec import values as value_codings
 from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
@@ -21,6 +23,7 @@ from fedprune.mask import Bits, Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 
 DENSE_SHARE = 0.97  # above it, positions cost more than the zeros they leave out
+SAMPLE_VALUES = 1 << 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +144,18 @@ def _positions(
     values: Array, shapes: list[Shape], specs: list[TensorSpec], source: _Source
 ) -> tuple[chooser.Choice, Places | None]:
     if source.mask is None or source.plan.sparse:
-        words = values.view(f"<u{values.dtype.itemsize}")  # bit patterns: -0.0 is not left out
-        kept = Places.of_bits(words != 0)
-        if values.size and kept.count <= DENSE_SHARE * values.size:
+        kept = _non_zeros(values)
+        if kept is not None:
             return chooser.choose_positions(kept, shapes, source.plan), kept
     masked = source.mask is not None and any(spec.role is Role.PRUNABLE for spec in specs)
     return chooser.Choice(coding=Positions.REF if masked else Positions.ALL, parts=[], cost_s=0.0), None
+
+
+def _non_zeros(values: Array) -> Places | None:
+    """Where bit patterns are not zero (-0.0 is not), or None where so many are that leaving out zeros does not pay."""
+    words = values.view(f"<u{values.dtype.itemsize}")
+    sample = words[:: max(1, words.size // SAMPLE_VALUES)]
+    if np.count_nonzero(sample != 0) > DENSE_SHARE * sample.size:
+        return None
+    kept = Places.of_bits(words != 0)
+    return kept if kept.count <= DENSE_SHARE * values.size and values.size else None

@@ -48,8 +48,8 @@ def digits_mlp(seed: int) -> Net:
     """67,914 parameters on the 8x8 digits."""
     torch.manual_seed(seed)
     with np.load(DIGITS) as data:
-        images = torch.from_numpy(data["images"].reshape(-1, 64).astype(np.float32) / 16)
-        labels = torch.from_numpy(data["labels"].astype(np.int64))
+        images = torch.from_numpy(data["train_images"].reshape(-1, 64).astype(np.float32) / 16)
+        labels = torch.from_numpy(data["train_labels"].astype(np.int64))
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 192), nn.ReLU(), nn.Linear(192, 10))
     return Net(name="digits_mlp", model=model, draw=_draw(images, labels, 32), steps=1500, client_steps=40)
 
