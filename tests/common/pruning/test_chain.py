@@ -26,8 +26,9 @@ def weights(seed: int = 0) -> dict[str, NDArray[np.generic]]:
 
 
 def flow(w: dict[str, NDArray[np.generic]], mask: Mask) -> float:
-    x = np.ones(8)
-    for name in chain_of(MLP):
+    names = chain_of(mask.schema)
+    x = np.ones(mask.schema[names[0]].shape[1])
+    for name in names:
         matrix = np.abs(w[name]).astype(np.float64)
         x = (matrix * mask.alive[name] if name in mask.alive else matrix) @ x
     return float(x.sum())
@@ -55,6 +56,19 @@ def test_synflow_prunes_far_without_cutting_the_model() -> None:
     assert all(layer.after > 0 for layer in chosen.layers)
     with pytest.raises(LocalError, match="at least one iteration"):
         synflow_mask(w, mask, 0.05, nothing, 1, iterations=0)
+
+
+def test_scoring_anew_saves_the_layer_that_one_guess_would_empty() -> None:
+    shapes = [(40, 30), (6, 40), (40, 6), (10, 40)]
+    schema = Schema(tensors=tuple(TensorSpec(name=str(i), shape=s) for i, s in enumerate(shapes)))
+    nothing = Floors(weights=0, share=0.0, connect=False)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        w: dict[str, NDArray[np.generic]] = {t.name: rng.standard_normal(t.shape).astype(np.float32) for t in schema}
+        for density in (0.05, 0.01):
+            once, often = (synflow_mask(w, Mask.full(schema), density, nothing, 1, iterations=n).mask for n in (1, 100))
+            assert flow(w, once) == 0
+            assert flow(w, often) > 0
 
 
 def test_deep_chains_neither_overflow_nor_vanish() -> None:
