@@ -241,6 +241,7 @@ class TestDurability:
         said, unnamed, large = scene.upload(given[0]), store.blobs.put(b"unnamed"), store.blobs.put(UPDATE + b"!")
         store.accept(RUN, said)
         assert [path.name for path in (state / "blobs").iterdir()] == [large]
+        assert set(store.blobs._waiting) == {unnamed}, "only what no record names waits in memory"
         store.close()
         again = opened(state, durable=False)
         assert bytes(again.blobs.open(said.sha256)) == UPDATE
