@@ -20,9 +20,10 @@ from fedprune.mask import Mask
 from fedprune.report import RoundReport, RunReport
 from fedprune.sockets import SocketMeter
 from fedprune.tensor import Schema
-from fedprune_server import plan, rounds
+from fedprune_server import plan
 from fedprune_server.accounting import Accounts
 from fedprune_server.closing import Closing, Evaluator
+from fedprune_server.course import Course
 from fedprune_server.members import Members
 from fedprune_server.output import Output
 from fedprune_server.pruner import Pruner
@@ -174,7 +175,7 @@ def build_run(
         closing=closing,
         accounts=Accounts(site.members, site.meter),
         output=output,
-        state=resumed.state if resumed else rounds.RunState(rules=rules),
+        state=resumed.state if resumed else Course(rules=rules),
         more=more,
         say=site.say,
         at=site.failpoint,

@@ -12,7 +12,7 @@ from fedprune.config import RunConfig
 from fedprune.pruning import Floors, PruningPlan
 from fedprune.work import EvaluateWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
-from fedprune_server.rounds import Rules
+from fedprune_server.course import Rules
 
 
 def derive_seed(seed: int, *names: object) -> int:

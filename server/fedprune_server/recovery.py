@@ -12,7 +12,7 @@ from fedprune import wire
 from fedprune.assignment import Assignment
 from fedprune.report import RoundReport
 from fedprune.v1 import coordinator_pb2 as pb
-from fedprune_server.rounds import Phase, Rules, RunState
+from fedprune_server.course import Course, Phase, Rules
 from fedprune_server.store import AssignmentRecord, Recovery, Verdict, Work
 
 
@@ -20,7 +20,7 @@ from fedprune_server.store import AssignmentRecord, Recovery, Verdict, Work
 class Resumption:
     """Where to go on: the state, the assignments of the open round by client, and what to tell people."""
 
-    state: RunState
+    state: Course
     assigned: dict[int, Assignment]
     found: str
 
@@ -32,7 +32,7 @@ def resumption(found: Recovery, rules: Rules, reports: dict[int, RoundReport]) -
     counted = sum(r.clients_counted for r in reports.values())
     if found.open_round is None:
         evaluated = last not in reports or bool(reports[last].metrics)
-        state = RunState(
+        state = Course(
             rules=rules,
             round=found.last_round,
             shards=shards,
@@ -44,7 +44,7 @@ def resumption(found: Recovery, rules: Rules, reports: dict[int, RoundReport]) -
     training = [a for a in found.assignments if a.kind is Work.TRAIN]
     accepted = frozenset(r.client for r in found.receipts if r.kind is Work.TRAIN and r.verdict is Verdict.ACCEPTED)
     cohort = tuple(sorted(a.client for a in training))
-    state = RunState(
+    state = Course(
         rules=rules,
         phase=Phase.FOLDING if Work.TRAIN in found.frozen else Phase.TRAINING,
         round=found.open_round.round,

@@ -19,14 +19,11 @@ phase (a straggler's goodbye while we fold), and is listed in `IGNORED`, so that
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from math import ceil
-from typing import Literal
+from dataclasses import replace
 
 from fedprune.errors import LocalError
+from fedprune_server.course import Course, Phase, choose_cohort, share_of
 from fedprune_server.events import (
     EVENTS,
     Accepted,
@@ -62,79 +59,10 @@ from fedprune_server.events import (
 EMPTY_ROUNDS_LIMIT = 3
 
 
-class Phase(Enum):
-    """Where a run stands."""
-
-    GATHERING = "gathering"
-    TRAINING = "training"
-    FOLDING = "folding"
-    EVALUATING = "evaluating"
-    ENDED = "ended"
+Step = tuple[Course, tuple[Effect, ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What the run file says about rounds; times in seconds, shares in (0, 1]."""
-
-    rounds: int
-    seed: int = 0
-    expect: int = 0
-    settle_s: float = 5.0
-    share: float = 1.0
-    over_select: float = 0.0
-    quorum: float = 0.5
-    min_clients: int = 1
-    deadline_s: float = 600.0
-    grace_s: float = 30.0
-    on_miss: Literal["close", "extend"] = "close"
-    late: Literal["wait", "admit"] = "wait"
-    clients_evaluate: bool = False
-    evaluate_every: int = 1
-
-    def due(self, round_: int) -> bool:
-        """Whether the version that this round produced is to be evaluated."""
-        return round_ == self.rounds or (self.evaluate_every > 0 and round_ % self.evaluate_every == 0)
-
-    def evaluates(self, round_: int) -> bool:
-        """Whether it is due and the clients have to do it."""
-        return self.clients_evaluate and self.due(round_)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunState:
-    """All that a run's course depends on. Clients are the coordinator's indices of them."""
-
-    rules: Rules
-    phase: Phase = Phase.GATHERING
-    round: int = 0
-    connected: frozenset[int] = frozenset()
-    shards: tuple[int, ...] = ()
-    cohort: tuple[int, ...] = ()
-    target: int = 0
-    accepted: frozenset[int] = frozenset()
-    declined: frozenset[int] = frozenset()
-    extended: bool = False
-    unevaluated: bool = False
-    empty_rounds: int = 0
-    counted: int = 0
-    stopping: str | None = None
-    reasons: tuple[str, ...] = field(default=())
-
-    @property
-    def pending(self) -> tuple[int, ...]:
-        """The clients of the cohort that the round still waits for."""
-        return tuple(c for c in self.cohort if c not in self.accepted and c not in self.declined)
-
-    @property
-    def candidates(self) -> tuple[int, ...]:
-        """The clients that could work now: connected, with a shard."""
-        return tuple(c for c in self.shards if c in self.connected)
-
-
-Step = tuple[RunState, tuple[Effect, ...]]
-
-
-def step(state: RunState, event: Event) -> Step:
+def step(state: Course, event: Event) -> Step:
     """One step of a run: the state after `event`, and what to do about it."""
     key = (state.phase, type(event))
     if key in IGNORED:
@@ -142,27 +70,7 @@ def step(state: RunState, event: Event) -> Step:
     return TABLE[key](state, event)
 
 
-def choose_cohort(rules: Rules, round_: int, candidates: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """The cohort of a round, ascending, and how many updates complete it.
-
-    A draw without replacement that depends on seed, round and candidates only, so that a restarted coordinator
-    draws the same cohort. With over-selection more clients work than are waited for.
-    """
-    target = min(len(candidates), max(rules.min_clients, _share_of(len(candidates), rules.share)))
-    size = min(len(candidates), _share_of(target, 1 + rules.over_select))
-
-    def lot(client: int) -> bytes:
-        return hashlib.sha256(f"{rules.seed}/{round_}/{client}".encode()).digest()
-
-    return tuple(sorted(sorted(candidates, key=lot)[:size])), target
-
-
-def _share_of(count: int, share: float) -> int:
-    """`share` of `count`, rounded up, but 7 % of 100 is 7 although the product is a hair above it."""
-    return ceil(round(count * share, 9))
-
-
-def _join(state: RunState, event: Event) -> Step:
+def _join(state: Course, event: Event) -> Step:
     assert isinstance(event, Joined)
     rules = state.rules
     connected = state.connected | {event.client}
@@ -189,13 +97,13 @@ def _join(state: RunState, event: Event) -> Step:
     return state, (away, greet, SetTimer("settle", rules.grace_s, Settled()), Say(_waiting(state)))
 
 
-def _waiting(state: RunState) -> str:
+def _waiting(state: Course) -> str:
     here = len(state.candidates) if state.shards else len(state.connected)
     need = max(state.rules.min_clients, state.rules.expect if not state.shards else 1)
     return f"waiting for clients: {here} connected, need {need}"
 
 
-def _leave(state: RunState, event: Event) -> Step:
+def _leave(state: Course, event: Event) -> Step:
     assert isinstance(event, Left)
     state = replace(state, connected=state.connected - {event.client})
     if event.client in state.pending and state.phase in (Phase.TRAINING, Phase.EVALUATING):
@@ -204,7 +112,7 @@ def _leave(state: RunState, event: Event) -> Step:
     return state, ()
 
 
-def _settle(state: RunState, event: Event) -> Step:
+def _settle(state: Course, event: Event) -> Step:
     if state.shards:
         return _next_round(state)
     if len(state.connected) < max(1, state.rules.min_clients):
@@ -212,13 +120,13 @@ def _settle(state: RunState, event: Event) -> Step:
     return _freeze(state)
 
 
-def _freeze(state: RunState) -> Step:
+def _freeze(state: Course) -> Step:
     shards = tuple(sorted(state.connected))
     opened, effects = _next_round(replace(state, shards=shards))
     return opened, (ClearTimer("settle"), Freeze(shards), *effects)
 
 
-def _next_round(state: RunState) -> Step:
+def _next_round(state: Course) -> Step:
     """Open the next round, or end, or wait for clients: the only way forward from a committed version."""
     if state.stopping is not None:
         return _end(state, "stopped", state.stopping)
@@ -246,18 +154,18 @@ def _next_round(state: RunState) -> Step:
     return state, (OpenRound(round_, cohort), SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()))
 
 
-def _end_of_rounds(state: RunState) -> Step:
+def _end_of_rounds(state: Course) -> Step:
     if state.counted == 0:
         return _end(state, "failed", "no update counted in any round: the model is the one the run began with")
     return _end(state, "finished", f"{state.rules.rounds} rounds done")
 
 
-def _end(state: RunState, outcome: Outcome, reason: str) -> Step:
+def _end(state: Course, outcome: Outcome, reason: str) -> Step:
     state = replace(state, phase=Phase.ENDED, cohort=())
     return state, (ClearTimer("deadline"), ClearTimer("settle"), EndRun(outcome, reason))
 
 
-def _accept(state: RunState, event: Event) -> Step:
+def _accept(state: Course, event: Event) -> Step:
     assert isinstance(event, Accepted)
     if event.client not in state.cohort:
         return state, ()
@@ -265,7 +173,7 @@ def _accept(state: RunState, event: Event) -> Step:
     return _maybe_close(state)
 
 
-def _decline(state: RunState, event: Event) -> Step:
+def _decline(state: Course, event: Event) -> Step:
     assert isinstance(event, Declined)
     if event.client not in state.pending:
         return state, ()
@@ -278,14 +186,14 @@ def _decline(state: RunState, event: Event) -> Step:
     return after, (Warn(f"round {state.round}: client {event.client} did not contribute: {event.reason}"), *effects)
 
 
-def _lose(state: RunState, event: Event) -> Step:
+def _lose(state: Course, event: Event) -> Step:
     assert isinstance(event, GraceOver)
     if event.client in state.connected:
         return state, ()
     return _decline(state, Declined(event.client, f"away for more than {state.rules.grace_s:g} s"))
 
 
-def _maybe_close(state: RunState) -> Step:
+def _maybe_close(state: Course) -> Step:
     if state.phase is Phase.EVALUATING:
         return (state, ()) if state.pending else _close_evaluation(state)
     if len(state.accepted) >= state.target or not state.pending:
@@ -293,7 +201,7 @@ def _maybe_close(state: RunState) -> Step:
     return state, ()
 
 
-def _close(state: RunState) -> Step:
+def _close(state: Course) -> Step:
     """Freeze what is there. A round without a single update changes nothing and is counted as empty."""
     missing = tuple(c for c in state.cohort if c not in state.accepted)
     cleared = (ClearTimer("deadline"), *(ClearTimer(f"grace-{c}") for c in missing))
@@ -303,7 +211,7 @@ def _close(state: RunState) -> Step:
     return state, (*cleared, CloseRound(state.round, missing))
 
 
-def _empty_round(state: RunState, cleared: tuple[Effect, ...]) -> Step:
+def _empty_round(state: Course, cleared: tuple[Effect, ...]) -> Step:
     empty = state.empty_rounds + 1
     why = "; ".join(state.reasons) or "no client answered"
     warning = Warn(f"round {state.round} counted no update: {why}")
@@ -315,10 +223,10 @@ def _empty_round(state: RunState, cleared: tuple[Effect, ...]) -> Step:
     return ended, (*cleared, warning, DropRound(state.round), *effects)
 
 
-def _deadline(state: RunState, event: Event) -> Step:
+def _deadline(state: Course, event: Event) -> Step:
     if state.phase is Phase.EVALUATING:
         return _close_evaluation(state)
-    quorum = max(1, _share_of(state.target, state.rules.quorum))
+    quorum = max(1, share_of(state.target, state.rules.quorum))
     late = f"round {state.round}: {len(state.accepted)} of {state.target} updates at the deadline"
     if len(state.accepted) >= quorum:
         closed, effects = _close(state)
@@ -334,11 +242,11 @@ def _deadline(state: RunState, event: Event) -> Step:
     return closed, (Warn(f"{late}, quorum is {quorum}: closed with what is there"), *effects)
 
 
-def _committed(state: RunState, event: Event) -> Step:
+def _committed(state: Course, event: Event) -> Step:
     return _next_round(replace(state, unevaluated=state.rules.evaluates(state.round)))
 
 
-def _open_evaluation(state: RunState) -> Step:
+def _open_evaluation(state: Course) -> Step:
     """The clients of the round score its version; whoever is there, if they have all gone."""
     cohort = tuple(c for c in state.cohort if c in state.connected) or state.candidates
     state = replace(
@@ -354,13 +262,13 @@ def _open_evaluation(state: RunState) -> Step:
     return state, (OpenEvaluation(state.round, cohort), timer)
 
 
-def _close_evaluation(state: RunState) -> Step:
+def _close_evaluation(state: Course) -> Step:
     cleared = tuple(ClearTimer(f"grace-{c}") for c in state.pending)
     after, effects = _next_round(state)
     return after, (ClearTimer("deadline"), *cleared, CloseEvaluation(state.round), *effects)
 
 
-def resume(state: RunState) -> Step:
+def resume(state: Course) -> Step:
     """Go on where an earlier process stopped: give the open round its deadline again and its clients time to return.
 
     In FOLDING the accepted set is frozen already, and is folded again: the result is the same bytes.
@@ -377,34 +285,34 @@ def resume(state: RunState) -> Step:
     return state, (SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()), *graces)
 
 
-def _resume_between(state: RunState) -> Step:
+def _resume_between(state: Course) -> Step:
     """Between two rounds: nobody is there yet. After the last round nobody is needed, unless to evaluate it."""
     if state.round >= state.rules.rounds and not state.unevaluated:
         return _end_of_rounds(state)
     return state, (SetTimer("settle", state.rules.grace_s, Settled()), Say(_waiting(state)))
 
 
-def _dismiss(state: RunState, event: Event) -> Step:
+def _dismiss(state: Course, event: Event) -> Step:
     assert isinstance(event, Joined)
     return state, (Dismiss(event.client),)
 
 
-def _stop_now(state: RunState, event: Event) -> Step:
+def _stop_now(state: Course, event: Event) -> Step:
     assert isinstance(event, StopRequested)
     return _end(state, "stopped", event.reason)
 
 
-def _stop_after_commit(state: RunState, event: Event) -> Step:
+def _stop_after_commit(state: Course, event: Event) -> Step:
     assert isinstance(event, StopRequested)
     return replace(state, stopping=event.reason), (Say(f"stopping after round {state.round}: {event.reason}"),)
 
 
-def _break(state: RunState, event: Event) -> Step:
+def _break(state: Course, event: Event) -> Step:
     assert isinstance(event, Broken)
     return _end(state, "failed", event.reason)
 
 
-Cell = Callable[[RunState, Event], Step]
+Cell = Callable[[Course, Event], Step]
 
 TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     (Phase.GATHERING, Joined): _join,

@@ -26,6 +26,7 @@ from fedprune.work import Work as WorkValue
 from fedprune_server import events, plan, rounds
 from fedprune_server.accounting import Accounts
 from fedprune_server.closing import Closed, Closing, average
+from fedprune_server.course import Course, Phase
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
 from fedprune_server.output import Output, residual_norm, stall_warning
@@ -49,7 +50,7 @@ class Run:
         closing: Closing,
         accounts: Accounts,
         output: Output,
-        state: rounds.RunState,
+        state: Course,
         more: bool,
         say: Callable[[str], None],
         at: Callable[[str], None],
@@ -173,7 +174,7 @@ class Run:
 
     def _awaits(self, round_: int, kind: Work) -> bool:
         """Whether this is what the open round waits for: training that comes late is no evaluation."""
-        awaited = Work.EVALUATE if self.state.phase is rounds.Phase.EVALUATING else Work.TRAIN
+        awaited = Work.EVALUATE if self.state.phase is Phase.EVALUATING else Work.TRAIN
         return round_ == self.state.round and kind is awaited
 
     # effects --------------------------------------------------------------------------------------------------

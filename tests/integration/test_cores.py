@@ -16,6 +16,7 @@ from fedprune.tensor import Version
 from fedprune.work import EvaluateWork, TrainWork
 from fedprune_client import session
 from fedprune_server import events, rounds
+from fedprune_server.course import Course, Rules
 
 News = session.Event
 
@@ -36,9 +37,9 @@ class Client:
 class World:
     """A coordinator's table, its clients, and a `chance` that decides what happens next."""
 
-    def __init__(self, rules: rounds.Rules, clients: int, chance: Random) -> None:
+    def __init__(self, rules: Rules, clients: int, chance: Random) -> None:
         self.chance = chance
-        self.run = rounds.RunState(rules=rules)
+        self.run = Course(rules=rules)
         self.clients = [Client(i) for i in range(clients)]
         self.timers: dict[str, events.SetTimer] = {}
         self.given: dict[int, tuple[Assignment, int]] = {}
@@ -212,7 +213,7 @@ class World:
 
 
 rules = st.builds(
-    rounds.Rules,
+    Rules,
     rounds=st.integers(1, 5),
     expect=st.sampled_from([0, 2, 3]),
     share=st.sampled_from([0.5, 1.0]),
@@ -226,7 +227,7 @@ rules = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(rules, st.integers(3, 5), st.integers(0, 1 << 32))
-def test_two_tables_always_come_to_an_end(rules: rounds.Rules, clients: int, seed: int) -> None:
+def test_two_tables_always_come_to_an_end(rules: Rules, clients: int, seed: int) -> None:
     world = World(rules, clients, Random(seed))
     for _ in range(4000):
         if world.end is not None:

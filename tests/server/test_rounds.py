@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fedprune_server import rounds
+from fedprune_server.course import Course, Phase, Rules, choose_cohort
 from fedprune_server.events import (
     EVENTS,
     Accepted,
@@ -40,14 +41,14 @@ from fedprune_server.events import (
     StopRequested,
     Warn,
 )
-from fedprune_server.rounds import IGNORED, TABLE, Phase, Rules, RunState, choose_cohort, step
+from fedprune_server.rounds import IGNORED, TABLE, step
 
 
 class Play:
     """A run whose hands only remember: timers that are set, and every effect so far."""
 
     def __init__(self, **rules: Any) -> None:
-        self.state = RunState(rules=Rules(**({"rounds": 3, "expect": 2} | rules)))
+        self.state = Course(rules=Rules(**({"rounds": 3, "expect": 2} | rules)))
         self.timers: dict[str, SetTimer] = {}
         self.effects: list[Effect] = []
 
@@ -395,7 +396,7 @@ class TestResume:
 
     def test_between_rounds_it_waits_for_clients_but_not_for_ever(self) -> None:
         again = Play()
-        again.take(rounds.resume(RunState(rules=Rules(rounds=3), round=1, shards=(0, 1))))
+        again.take(rounds.resume(Course(rules=Rules(rounds=3), round=1, shards=(0, 1))))
         assert again.state.phase is Phase.GATHERING
         again.feed(Joined(1))
         assert again.of(OpenRound) == []
@@ -404,11 +405,11 @@ class TestResume:
 
     def test_after_the_last_round_nobody_is_needed(self) -> None:
         again = Play()
-        again.take(rounds.resume(RunState(rules=Rules(rounds=3), round=3, shards=(0, 1), counted=6)))
+        again.take(rounds.resume(Course(rules=Rules(rounds=3), round=3, shards=(0, 1), counted=6)))
         assert again.of(EndRun) == [EndRun("finished", "3 rounds done")]
 
     def test_after_the_last_round_an_evaluation_is_still_waited_for(self) -> None:
-        unevaluated = RunState(rules=Rules(rounds=3), round=3, shards=(0, 1), counted=6, unevaluated=True)
+        unevaluated = Course(rules=Rules(rounds=3), round=3, shards=(0, 1), counted=6, unevaluated=True)
         again = Play()
         again.take(rounds.resume(unevaluated))
         again.feed(Joined(0), Joined(1))
