@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from fedprune.allocator import return_freed_memory
 from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
 from fedprune.feedback import check_schema
@@ -233,6 +234,7 @@ def serve(
     watch: Watcher | None = None,
 ) -> int:
     """Serve runs one after another and give the exit code: 0 when every one of them finished."""
+    return_freed_memory()
     failpoints = armed(os.environ.get(VARIABLE, ""))
     if failpoints.armed:
         print(f"fedprune: failpoints are armed: {', '.join(failpoints.armed)}", file=sys.stderr)

@@ -1,0 +1,27 @@
+"""Gives memory that was freed back to the system, so that a peak is what is needed and not what once was.
+
+glibc raises its threshold for large blocks whenever one is freed, keeps what it then gets on its heaps, one for each
+thread, and cannot return it while anything small lies above. A coordinator that decodes updates of a large model in
+several threads grows with every round that way: eight clients of an 11-million-parameter model took 620 MB and rising,
+against 400 MB and steady with fixed thresholds. The price is page faults on fresh blocks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+# From this size on a block is a mapping of its own, which goes when it is freed.
+MAPPED_FROM_BYTES = 1 << 18
+ARENAS = 2
+
+
+def return_freed_memory() -> bool:
+    """Fix glibc's thresholds for this process; False where another allocator is at work. Call it before threads."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
+    settings = ((_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES), (_M_TRIM_THRESHOLD, MAPPED_FROM_BYTES), (_M_ARENA_MAX, ARENAS))
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
