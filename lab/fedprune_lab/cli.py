@@ -31,6 +31,10 @@ Density = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the we
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first model and of the batches.")]
 Runs = Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs lie.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")]
+Inspected = Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run's folder; with --codec, one frame.")]
+Codec = Annotated[bool, typer.Option("--codec", help="Show a frame: what the codec chose, and what it weighs.")]
+Exported = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a .safetensors file.")]
+Csr = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")]
 NewFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder; its name becomes the run's.")]
 Bench = Annotated[str | None, typer.Argument(metavar="NAME", help="Which one.")]
 BenchArguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Passed on to the bench.")]
@@ -136,6 +140,36 @@ def log(run: RunFolder, follow: Follow = False) -> None:
 
     for line in runs.log(run, follow=follow):
         print(line, flush=True)
+
+
+@app.command("inspect")
+def inspect(what: Inspected, codec: Codec = False, as_json: Json = False) -> None:
+    """Look inside: a run's layers after each change of the mask, or with --codec the segments of one frame.
+
+    \b
+    Example: fedprune inspect runs/digits
+             fedprune inspect --codec runs/digits/masks/v1.mask
+    """
+    from fedprune_lab import inspect_codec, inspect_run
+
+    found = inspect_codec.run(what) if codec else inspect_run.run(what)
+    if as_json:
+        commands.print_json(found)
+    else:
+        print(*(inspect_codec.lines(found) if codec else inspect_run.lines(found)), sep="\n")
+
+
+@app.command("export")
+def export(run: Exported, csr: Csr) -> None:
+    """Write a run's matrices as CSR files that scipy.sparse.load_npz opens.
+
+    \b
+    Example: fedprune export runs/digits --csr digits-csr
+    """
+    from fedprune_lab import export_csr
+
+    written = export_csr.run(run, csr)
+    print(f"wrote {len(written)} files to {csr}")
 
 
 @app.command("bench", context_settings={"ignore_unknown_options": True})

@@ -1,0 +1,45 @@
+"""`fedprune inspect RUN`: how many weights each layer had left after each change of the mask.
+
+Read from the run's report; the coordinator wrote the counts when it changed the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fedprune_lab.report import find, read
+
+
+def run(path: Path) -> dict[str, Any]:
+    """The layers of the first run of a report as one JSON-ready object. Raises `LocalError` when there is none."""
+    report = read(find(path))[1][0]
+    changes = [row for row in report.rounds if row.layers]
+    return {
+        "run": report.name,
+        "density": report.final.density,
+        "masks": [
+            {
+                "version": row.mask_version,
+                "round": row.round,
+                "layers": {layer.name: {"alive": layer.alive, "size": layer.size} for layer in row.layers},
+            }
+            for row in changes
+        ],
+    }
+
+
+def lines(whole: dict[str, Any]) -> Iterator[str]:
+    """What `run` found, as lines for a terminal: a row for each layer, a column for each mask."""
+    masks = whole["masks"]
+    yield f"{whole['run']}: {len(masks)} changes of the mask, density {whole['density']:.1%} in the end"
+    if not masks:
+        return
+    names = list(masks[0]["layers"])
+    width = max(len(name) for name in names)
+    yield f"{'layer':<{width}}{'weights':>12}" + "".join(f"{'round ' + str(m['round']):>10}" for m in masks)
+    for name in names:
+        counts = [m["layers"][name] for m in masks]
+        shares = "".join(f"{c['alive'] / c['size']:>10.1%}" for c in counts)
+        yield f"{name:<{width}}{counts[0]['size']:>12,}{shares}"
