@@ -61,7 +61,6 @@ def test_the_verbs_of_a_side_are_the_side_s_own() -> None:
         (["export", "missing", "--csr", "out"], 1, "there is no model"),
         (["log", "missing"], 1, "there is no such run"),
         (["stop", "127.0.0.1:1"], 3, "cannot be asked to stop"),
-        (["new", "."], 2, "already holds README.md"),
         (["report", "missing"], 1, "there is no report for 'missing'"),
         (["serve"], 2, "No such command 'serve'"),
     ],
