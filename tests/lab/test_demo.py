@@ -13,7 +13,8 @@ from rich.console import Console
 from fedprune.errors import LocalError
 from fedprune.report import RoundReport, RunReport, document
 from fedprune_lab.demo import Plan, print_outcome, run_demo
-from fedprune_lab.federation import Tail, free_folder
+from fedprune_lab.federation import Federation, Tail, free_folder
+from fedprune_lab.view import LineView
 
 MakeRun = Callable[..., RunReport]
 MakeRound = Callable[..., RoundReport]
@@ -62,6 +63,19 @@ def test_the_outcome_shows_both_runs_and_says_each_note_once(
     assert "pruned against dense" in shown
     assert shown.count("accuracy is measured on coordinator test data") == 1
     assert f"fedprune report {tmp_path}" in shown.replace("\n", "")
+
+
+def test_a_cold_coordinator_that_fails_ends_the_clients_too(tmp_path: Path) -> None:
+    out, text = console()
+    plan = Plan(out=tmp_path / "run", task=tmp_path / "no-such-task.py")
+    looked: list[int] = []
+    federation = Federation(
+        configs=plan.configs(), task=plan.task, clients=2, out=plan.out, cold=True, look=looked.append
+    )
+    with pytest.raises(LocalError, match="failed with exit code"):
+        federation.run(LineView(out))
+    assert "starting 1 coordinator and 2 clients" in text.getvalue()
+    assert len(set(looked)) <= 1
 
 
 def test_a_program_that_fails_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:

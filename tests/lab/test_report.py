@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from fedprune.errors import LocalError
-from fedprune.report import RunReport, document
+from fedprune.report import Final, LayerReport, RoundReport, RunReport, Span, document
+from fedprune_lab.comparison import Comparison, Saving
 from fedprune_lab.report import find, print_report, read
 
 MakeRun = Callable[..., RunReport]
@@ -21,6 +24,12 @@ def printed(*runs: RunReport) -> str:
     text = io.StringIO()
     print_report(runs, Console(file=text, width=140, color_system=None))
     return text.getvalue()
+
+
+@pytest.mark.parametrize("values", [RoundReport, RunReport, Final, Span, LayerReport, Comparison, Saving])
+def test_every_key_is_documented(values: type) -> None:
+    words = set(re.findall(r"\w+", (Path(__file__).parents[2] / "docs" / "report.md").read_text()))
+    assert {field.name for field in fields(values)} <= words
 
 
 @pytest.mark.parametrize("spelling", ["runs/x/report.json", "runs/x", "x"])
