@@ -55,8 +55,12 @@ class InlineBlobs:
             waiting = self._waiting.pop(digest, b"")
         if not self._is_kept(digest):
             return len(waiting) or self._files.delete(digest)
-        with self._database.transaction("delete-blob", synced=False) as tx:
+        with self._database.transaction("collect-garbage", synced=False) as tx:
             return tx.delete_content(digest)
+
+    def any_file(self, digests: Iterable[str]) -> bool:
+        """Whether one of these is a file."""
+        return any(self._files.exists(digest) for digest in digests)
 
     def digests(self) -> set[str]:
         kept = {row["digest"] for row in self._database.rows("SELECT digest FROM contents")}

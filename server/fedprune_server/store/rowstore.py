@@ -229,16 +229,18 @@ class RowStore(Reading):
         """Delete what nobody needs any more."""
         with self._uploads_lock:
             arriving = {upload.sha256 for upload in self._uploads.values()}
-        doomed = self.blobs.digests() - self._needed_blobs() - arriving - set(keep)
-        with self._database.transaction("collect-garbage") as tx:
-            for digest in sorted(doomed):
+        doomed = sorted(self.blobs.digests() - self._needed_blobs() - arriving - set(keep))
+        # A file that goes must not be missed after a power cut; what lives in the database goes with its record.
+        with self._database.transaction("collect-garbage", synced=self.blobs.any_file(doomed)) as tx:
+            for digest in doomed:
                 if tx.one("SELECT 1 FROM blobs WHERE digest = ? AND kept = 1", digest):
                     tx.replace("blobs", {"digest": digest, "kept": 0})
+            freed = {digest: tx.delete_content(digest) for digest in doomed}
         awaited = tuple(staging_key(run, assignment, "") for run, assignment in self._awaited_keys())
         for key in self.blobs.staged_keys():
             if not key.startswith(awaited):
                 self.blobs.discard(key)
-        return sum(self.blobs.delete(digest) for digest in doomed)
+        return sum(freed[digest] or self.blobs.delete(digest) for digest in doomed)
 
     def _keep(self, tx: Transaction, digests: Collection[str]) -> None:
         for digest in digests:

@@ -28,8 +28,7 @@ CHANGES = (
 )
 COMMITS = {f"{change}-{moment}-commit" for change in CHANGES for moment in ("before", "after")}
 FILES = {"blob-append", "blob-before-sync", "blob-before-rename", "blob-after-rename", "blob-deleted"}
-INLINE = {"blob-append", "delete-blob-before-commit", "delete-blob-after-commit"}
-NAMED = {"0": COMMITS | FILES, "100000": COMMITS | INLINE}
+NAMED = {"0": COMMITS | FILES, "100000": COMMITS | {"blob-append"}}
 
 
 @pytest.fixture(scope="module", params=NAMED)

@@ -278,7 +278,22 @@ class TestDurability:
         full = {point.removesuffix("-before-commit") for point, level in levels.items() if level == 2}
         told = {"create-run", "add-client", "commit-version", "begin-upload", "accept"}
         assert {name for name in full if not name.endswith("after-commit")} == told
+        store.collect_garbage()
+        assert levels["collect-garbage-before-commit"] == 1
         store.close()
+
+    def test_a_file_that_goes_is_synced(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = opened(state, inline_bytes=0)
+        scene = Scene(store).begin()
+        scene.open(1)
+        store.commit_version(scene.version(1, round_=1))
+        levels: list[int] = []
+        read = "PRAGMA synchronous"
+        monkeypatch.setattr(
+            store._database, "_at", lambda point: levels.append(store._database._write.execute(read).fetchone()[0])
+        )
+        assert store.collect_garbage() == len(b"model 0")
+        assert set(levels) == {2}
 
     def test_readers_see_what_is_committed(self, state: Path) -> None:
         store = opened(state, durable=False)
