@@ -21,16 +21,16 @@ from fedprune.ledger import Entry
 from fedprune.parts import Part
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
-from fedprune.work import UploadPlan
-from fedprune.work import Work as WorkValue
-from fedprune_server import events, plan, rounds
+from fedprune_server import events, rounds
 from fedprune_server.accounting import Accounts
 from fedprune_server.closing import Closed, Closing, average
 from fedprune_server.course import Course, Phase
+from fedprune_server.desk import Desk
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
 from fedprune_server.output import Output, residual_norm, stall_warning
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Store, Work
+from fedprune_server.timers import Timers
 from fedprune_server.versions import Versions
 
 log = logging.getLogger("fedprune.run")
@@ -82,8 +82,8 @@ class Run:
         self.at = at
         self._farewell: pb.CoordinatorMessage | None = None
         self._sent_home: set[int] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._assigned: dict[int, Assignment] = {}
+        self._timers = Timers(self._ring)
+        self._desk = Desk(config=config, run_id=run_id, schema=closing.schema, members=members)
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened_s = time.monotonic()
         self._warned_of_stall = False
@@ -92,7 +92,7 @@ class Run:
 
     def resume(self, assigned: Mapping[int, Assignment]) -> None:
         """Go on with what an earlier process had assigned."""
-        self._assigned.update(assigned)
+        self._desk.take_over(assigned)
         self.accounts.round = self.state.round
         self._carry_out(rounds.resume(self.state))
 
@@ -118,16 +118,16 @@ class Run:
 
         Clients are told nothing: they look for a coordinator until one is there again."""
         log.error("run %s: %s", self.run_id, error)
-        self._forget_timers()
+        self._timers.clear_all()
         if not self.ended.done():
             self.ended.set_exception(error)
 
     async def suspend(self) -> None:
         """Let what blocks (a fold, a commit) be done, and begin nothing more."""
-        self._forget_timers()
+        self._timers.clear_all()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._forget_timers()
+        self._timers.clear_all()
 
     def conclude(self, outcome: events.Outcome) -> None:
         """Mark the run as done: the last thing that happens to it. Until then a coordinator that is killed takes it
@@ -147,8 +147,7 @@ class Run:
 
     def failed(self, member: Member, assignment_id: int, reason: str) -> None:
         """A client says that it cannot do what it was assigned."""
-        assignment = self._assigned.get(member.index)
-        if assignment is not None and assignment.assignment_id == assignment_id:
+        if self._desk.holds(member.index, assignment_id):
             self.dispatch(events.Declined(member.index, reason))
 
     # what the intake reports ----------------------------------------------------------------------------------
@@ -184,20 +183,7 @@ class Run:
         self._output.clients = len(effect.clients)
         self.store.set_run_state(self.run_id, RunState.RUNNING)
         for client in effect.clients:
-            self._members[client].send(self._start_message(client))
-
-    def _start_message(self, client: int) -> pb.CoordinatorMessage:
-        shards = self.state.shards
-        start = pb.Start(
-            run_id=self.run_id,
-            run_name=self.config.run.name,
-            rounds=self.config.run.rounds,
-            shard=pb.Shard(index=shards.index(client), count=len(shards)),
-            roles=wire.role_numbers(self._closing.schema),
-            held_out=self.config.training.held_out,
-            seed=self.config.run.seed,
-        )
-        return pb.CoordinatorMessage(start=start)
+            self._desk.send_start(client, effect.clients)
 
     def _greet(self, effect: events.Greet) -> None:
         member = self._members[effect.client]
@@ -209,13 +195,9 @@ class Run:
             return
         shards = {client: index for index, client in enumerate(self.state.shards)}
         self.store.freeze_shards(self.run_id, shards)
-        member.send(self._start_message(effect.client))
+        self._desk.send_start(effect.client, self.state.shards)
         if effect.working:
-            member.send(self._assignment_message(self._assigned[effect.client]))
-
-    @staticmethod
-    def _assignment_message(assignment: Assignment) -> pb.CoordinatorMessage:
-        return pb.CoordinatorMessage(assignment=wire.assignment_message(assignment))
+            self._desk.send(effect.client)
 
     def _open_round(self, effect: events.OpenRound) -> None:
         self._opened_s = time.monotonic()
@@ -227,68 +209,27 @@ class Run:
             deadline_s=self.config.clients.deadline_s,
             target=self.state.target,
         )
-        records = self._assign(effect.round, effect.cohort, Work.TRAIN)
+        records = self._prepare(effect.round, Work.TRAIN, effect.cohort)
         self.store.open_round(record, records)
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
-        self._send_assignments(effect.cohort)
+        self._desk.send_new(effect.cohort)
         self.at("assignments-sent")
 
     def _extend_round(self, effect: events.ExtendRound) -> None:
         self.store.extend_round(self.run_id, effect.round, effect.deadline_s)
 
     def _open_evaluation(self, effect: events.OpenEvaluation) -> None:
-        self.store.add_assignments(self._assign(effect.round, effect.cohort, Work.EVALUATE))
+        self.store.add_assignments(self._prepare(effect.round, Work.EVALUATE, effect.cohort))
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} evaluations")
-        self._send_assignments(effect.cohort)
+        self._desk.send_new(effect.cohort)
 
-    def _assign(self, round_: int, cohort: tuple[int, ...], kind: Work) -> list[AssignmentRecord]:
+    def _prepare(self, round_: int, kind: Work, cohort: tuple[int, ...]) -> list[AssignmentRecord]:
+        clients = {client: self.state.shards.index(client) for client in cohort}
         first = self.store.next_assignment_id()
-        records = []
-        for number, client in enumerate(cohort):
-            assignment = self._assignment(first + number, round_, client, kind)
-            self._assigned[client] = assignment
-            records.append(
-                AssignmentRecord(
-                    run_id=self.run_id,
-                    assignment_id=assignment.assignment_id,
-                    round=round_,
-                    client=client,
-                    version=assignment.version,
-                    kind=kind,
-                    work=wire.assignment_message(assignment).SerializeToString(),
-                )
-            )
-        return records
-
-    def _assignment(self, assignment_id: int, round_: int, client: int, kind: Work) -> Assignment:
-        shard = self.state.shards.index(client)
-        work: WorkValue = plan.evaluate_work(self.config)
-        upload = UploadPlan()
-        if kind is Work.TRAIN:
-            work = plan.train_work(self.config, round_=round_, shard=shard)
-            upload = plan.upload_plan(self.config, round_=round_, shard=shard)
-        return Assignment(
-            assignment_id=assignment_id,
-            run_id=self.run_id,
-            round=round_,
-            version=self._versions.latest.version,
-            deadline_s=self.config.clients.deadline_s,
-            work=work,
-            plan=upload,
-        )
-
-    def _send_assignments(self, cohort: tuple[int, ...]) -> None:
-        for client in cohort:
-            member = self._members[client]
-            member.step = member.steps = 0
-            member.state = "working"
-            member.send(self._assignment_message(self._assigned[client]))
+        return self._desk.prepare(round_, kind, self.version, clients, first_id=first)
 
     def _close_round(self, effect: events.CloseRound) -> None:
-        for client in effect.missing:
-            assignment = self._assigned[client]
-            cancel = pb.Cancel(assignment_id=assignment.assignment_id, reason=f"round {effect.round} is closed")
-            self._members.tell(client, pb.CoordinatorMessage(cancel=cancel))
+        self._desk.cancel(effect.missing, f"round {effect.round} is closed")
         self._spawn(self._fold(effect.round))
 
     def _drop_round(self, effect: events.DropRound) -> None:
@@ -349,9 +290,7 @@ class Run:
         self._output.publish(effect.round)
 
     def _set_timer(self, effect: events.SetTimer) -> None:
-        self._forget_timer(effect.name)
-        loop = asyncio.get_running_loop()
-        self._timers[effect.name] = loop.call_later(effect.seconds, self._ring, effect.event)
+        self._timers.set(effect.name, effect.seconds, effect.event)
 
     def _ring(self, event: events.Event) -> None:
         """A timer is due. In a task, so that a bug behind it is not lost in the event loop's log."""
@@ -362,16 +301,7 @@ class Run:
         self._spawn(happen())
 
     def _clear_timer(self, effect: events.ClearTimer) -> None:
-        self._forget_timer(effect.name)
-
-    def _forget_timer(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _forget_timers(self) -> None:
-        for name in list(self._timers):
-            self._forget_timer(name)
+        self._timers.clear(effect.name)
 
     def _say_effect(self, effect: events.Say) -> None:
         self._say(effect.text)
@@ -391,7 +321,7 @@ class Run:
         self._output.warn(effect.text)
 
     def _end_run(self, effect: events.EndRun) -> None:
-        self._forget_timers()
+        self._timers.clear_all()
         self._spawn(self._finish(effect))
 
     async def _finish(self, effect: events.EndRun) -> None:

@@ -1,0 +1,107 @@
+"""Where work is given out: what each client of the open round was told to do, as values, records and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedprune import wire
+from fedprune.assignment import Assignment
+from fedprune.config import RunConfig
+from fedprune.tensor import Schema, Version
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune.work import UploadPlan
+from fedprune.work import Work as WorkValue
+from fedprune_server import plan
+from fedprune_server.members import Members
+from fedprune_server.store import AssignmentRecord, Work
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """The assignments of one run, by client."""
+
+    config: RunConfig
+    run_id: str
+    schema: Schema
+    members: Members
+    _given: dict[int, Assignment] = field(default_factory=dict)
+
+    def take_over(self, assigned: Mapping[int, Assignment]) -> None:
+        """Go on with what an earlier process had given out."""
+        self._given.update(assigned)
+
+    def holds(self, client: int, assignment_id: int) -> bool:
+        """Whether this is what the client was given last."""
+        given = self._given.get(client)
+        return given is not None and given.assignment_id == assignment_id
+
+    def prepare(
+        self, round_: int, kind: Work, version: Version, clients: Mapping[int, int], *, first_id: int
+    ) -> list[AssignmentRecord]:
+        """One assignment for each client (its index -> its shard), with ids from `first_id` on."""
+        records = []
+        for number, (client, shard) in enumerate(clients.items()):
+            work, upload = self._work(round_, kind, shard)
+            assignment = Assignment(
+                assignment_id=first_id + number,
+                run_id=self.run_id,
+                round=round_,
+                version=version,
+                deadline_s=self.config.clients.deadline_s,
+                work=work,
+                plan=upload,
+            )
+            self._given[client] = assignment
+            records.append(_record(assignment, client, kind))
+        return records
+
+    def _work(self, round_: int, kind: Work, shard: int) -> tuple[WorkValue, UploadPlan]:
+        if kind is Work.EVALUATE:
+            return plan.evaluate_work(self.config), UploadPlan()
+        work = plan.train_work(self.config, round_=round_, shard=shard)
+        return work, plan.upload_plan(self.config, round_=round_, shard=shard)
+
+    def send(self, client: int) -> None:
+        """Tell a client what it was given, for the first time or again."""
+        message = wire.assignment_message(self._given[client])
+        self.members.tell(client, pb.CoordinatorMessage(assignment=message))
+
+    def send_new(self, clients: Sequence[int]) -> None:
+        """Tell clients what they were given just now."""
+        for client in clients:
+            member = self.members[client]
+            member.step = member.steps = 0
+            member.state = "working"
+            self.send(client)
+
+    def cancel(self, clients: Sequence[int], reason: str) -> None:
+        """Tell clients that what they were given is not wanted any more."""
+        for client in clients:
+            cancel = pb.Cancel(assignment_id=self._given[client].assignment_id, reason=reason)
+            self.members.tell(client, pb.CoordinatorMessage(cancel=cancel))
+
+    def send_start(self, client: int, shards: Sequence[int]) -> None:
+        """Tell a client which run this is, and which share of the data is its own."""
+        start = pb.Start(
+            run_id=self.run_id,
+            run_name=self.config.run.name,
+            rounds=self.config.run.rounds,
+            shard=pb.Shard(index=shards.index(client), count=len(shards)),
+            roles=wire.role_numbers(self.schema),
+            held_out=self.config.training.held_out,
+            seed=self.config.run.seed,
+        )
+        self.members.tell(client, pb.CoordinatorMessage(start=start))
+
+
+def _record(assignment: Assignment, client: int, kind: Work) -> AssignmentRecord:
+    return AssignmentRecord(
+        run_id=assignment.run_id,
+        assignment_id=assignment.assignment_id,
+        round=assignment.round,
+        client=client,
+        version=assignment.version,
+        kind=kind,
+        work=wire.assignment_message(assignment).SerializeToString(),
+    )
