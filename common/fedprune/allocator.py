@@ -12,8 +12,9 @@ import ctypes
 import platform
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-# From this size on a block is a mapping of its own, which goes when it is freed.
-MAPPED_FROM_BYTES = 1 << 18
+# From this size on a block is a mapping of its own, which goes when it is freed; the codec's scratch space is smaller.
+MAPPED_FROM_BYTES = 1 << 20
+TRIMMED_FROM_BYTES = 8 << 20
 ARENAS = 2
 
 
@@ -23,5 +24,5 @@ def return_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
-    settings = ((_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES), (_M_TRIM_THRESHOLD, MAPPED_FROM_BYTES), (_M_ARENA_MAX, ARENAS))
+    settings = ((_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES), (_M_TRIM_THRESHOLD, TRIMMED_FROM_BYTES), (_M_ARENA_MAX, ARENAS))
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)

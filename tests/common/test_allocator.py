@@ -10,7 +10,7 @@ import pytest
 
 from fedprune.allocator import return_freed_memory
 
-# Frees 150 MB of blocks that lie between small ones which stay, after the allocator has learnt to keep such blocks.
+# Frees 300 MB of blocks that lie between small ones which stay, after the allocator has learnt to keep such blocks.
 PROGRAM = """
 import re, sys
 import numpy as np
@@ -22,7 +22,7 @@ def resident():
 np.ones(2_000_000)[:] = 2.0
 before, stays = resident(), []
 for _ in range(3):
-    blocks = [(np.ones(125_000), stays.append(bytearray(100_000))) for _ in range(150)]
+    blocks = [(np.ones(250_000), stays.append(bytearray(100_000))) for _ in range(150)]
     del blocks
 print(resident() - before)
 """
