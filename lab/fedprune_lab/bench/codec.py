@@ -90,7 +90,7 @@ def _mask_row(
         coding="chosen" if coding is None else coding.name.lower(),
         size=len(frame),
         times_smaller=dense / len(frame),
-        over_bound=len(frame) / bound,
+        over_bound=len(frame) / bound if bound else None,
         encode_gb_s=into,
         decode_gb_s=back,
         encode_memcpy=into_memcpy,
@@ -128,7 +128,7 @@ def masks(work: Workload, watch: Stopwatch) -> Iterator[Row]:
             coding="chosen",
             size=len(frame),
             times_smaller=dense / len(frame),
-            over_bound=len(frame) / _mask_bound(mask),
+            over_bound=_over(len(frame), mask),
             encode_gb_s=into,
             decode_gb_s=back,
             encode_memcpy=into_memcpy,
@@ -154,7 +154,7 @@ def moved(work: Workload) -> Iterator[Row]:
                 coding=coding,
                 size=size,
                 times_smaller=4 * mask.size / size,
-                over_bound=size / bound,
+                over_bound=size / bound if bound else None,
             )
 
 
@@ -197,7 +197,7 @@ def top(work: Workload, watch: Stopwatch) -> Iterator[Row]:
             coding="chosen",
             size=len(frame),
             times_smaller=schema.dense_bytes / len(frame),
-            over_bound=len(frame) / _mask_bound(mask),
+            over_bound=_over(len(frame), mask),
             encode_gb_s=into,
             encode_memcpy=into_memcpy,
         )
@@ -270,5 +270,6 @@ def _delta(spec: TensorSpec, turn: Round) -> NDArray[np.generic]:
     return np.subtract(local, base) if local.dtype == np.float32 else local
 
 
-def _mask_bound(mask: Mask) -> float:
-    return sum(entropy_bytes(bits.size, int(np.count_nonzero(bits))) for bits in mask.alive.values())
+def _over(size: int, mask: Mask) -> float | None:
+    bound = sum(entropy_bytes(bits.size, int(np.count_nonzero(bits))) for bits in mask.alive.values())
+    return size / bound if bound else None

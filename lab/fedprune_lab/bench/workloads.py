@@ -139,20 +139,15 @@ def _top(net: Net, rng: np.random.Generator, mask: Mask) -> Arrays:
     residual: Arrays = {}
     for _ in range(3):
         turn = _client_round(net, rng, mask)
-        for spec in net_schema(mask):
-            step = turn.local[spec.name] - turn.base[spec.name]  # type: ignore[operator]  # prunable ones are floats
-            residual[spec.name] = step + residual.get(spec.name, 0)
+        for spec in mask.schema.prunable:
+            step = np.subtract(turn.local[spec.name], turn.base[spec.name])
+            residual[spec.name] = np.add(step, residual.get(spec.name, np.float32(0)))
         top = {name: array.copy() for name, array in residual.items()}
         for array in residual.values():
             flat = array.reshape(-1)
             flat[np.argpartition(np.abs(flat), -max(1, flat.size // 100))[-max(1, flat.size // 100) :]] = 0
         _restore(net.model, turn.local)
     return top
-
-
-def net_schema(mask: Mask) -> tuple[TensorSpec, ...]:
-    """The tensors that a mask covers."""
-    return mask.schema.prunable
 
 
 def _drift(net: Net, rng: np.random.Generator, mask: Mask) -> Mask:
