@@ -74,3 +74,9 @@ def test_nothing_to_prune_is_refused_only_when_pruning_is_on() -> None:
 def test_floors_refuse_bad_numbers(bad: dict[str, float]) -> None:
     with pytest.raises(LocalError, match="out of range"):
         Floors(**bad)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_column_that_a_row_already_serves_holds_no_second_weight() -> None:
+    scores = np.array([[5, 4], [2, 3]], np.float32)
+    # The best of column 1 is 4, but 3 is held for its row and serves the column too.
+    assert held_units(scores, np.ones((2, 2), np.bool_)).tolist() == [[True, False], [False, True]]
