@@ -160,7 +160,7 @@ class Output:
             "density": f"{latest.mask.density:.6f}",
             "mask_sha256": latest.mask.fingerprint,
         }
-        arrays = {name: np.ascontiguousarray(a) for name, a in latest.arrays.items()}
+        arrays = {name: np.require(a, requirements="C") for name, a in latest.arrays.items()}
         self._replace("model.safetensors", save(arrays, metadata=metadata))
 
     def record(self, store: Store, run_id: str) -> None:

@@ -93,4 +93,4 @@ def read_weights(path: Path, schema: Schema) -> dict[str, NDArray[np.generic]]:
                 expected=f"{spec.dtype} {list(spec.shape)}",
                 next_step="Save it from the model that the task file builds",
             )
-    return {spec.name: np.ascontiguousarray(found[spec.name]) for spec in schema}
+    return {spec.name: np.require(found[spec.name], requirements="C") for spec in schema}
