@@ -1,0 +1,207 @@
+"""Runs as users have them: other models, fewer clients, clients that come early, and several runs in turn."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from fedprune.errors import ConfigError
+from fedprune.ledger import Kind
+from fedprune.report import read_document
+from fedprune.task import load_task
+from fedprune.torch import build_model, signature, to_arrays
+from fedprune_server.plan import derive_seed
+from fedprune_server.serve import Server
+
+from .federation import DATA, Federation, run_file, task_file, until
+
+BATCH_NORM = """
+def model():
+    return nn.Sequential(nn.Linear(6, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 16), nn.Linear(16, 3))
+"""
+TIED = """
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode = nn.Linear(6, 12, bias=False)
+        self.decode = nn.Linear(6, 12, bias=False)
+        self.decode.weight = self.encode.weight
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.encode(x) + self.decode(x)))
+
+def model():
+    return Tied()
+"""
+FROZEN = """
+def model():
+    net = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 16), nn.Linear(16, 3))
+    nn.init.constant_(net[0].weight, 0.125)
+    net[0].weight.requires_grad = False
+    return net
+"""
+
+
+def model_of(folder: Path, run: str = "run") -> dict[str, np.ndarray]:
+    return load_file(folder / "runs" / run / "model.safetensors")
+
+
+async def test_integer_buffers_without_a_shape_simply_work(tmp_path: Path) -> None:
+    federation = Federation(
+        tmp_path, task_file(tmp_path, model=BATCH_NORM), [run_file("pruning.density=0.5", "pruning.every=1")]
+    )
+    assert await federation.run()
+    model = model_of(tmp_path)
+    steps = model["1.num_batches_tracked"]
+    assert steps.shape == ()
+    assert steps.dtype == np.int64
+    # Counters are copied from the furthest client: three rounds of four batches on the largest.
+    assert steps == 3 * 4
+    assert np.all(model["1.running_var"] > 0)
+    assert not np.allclose(model["1.running_mean"], 0)
+
+
+async def test_tied_weights_travel_once_and_stay_tied(tmp_path: Path) -> None:
+    task = task_file(tmp_path, model=TIED)
+    federation = Federation(tmp_path, task, [run_file()])
+    assert await federation.run()
+    assert set(model_of(tmp_path)) == {"encode.weight", "head.weight", "head.bias"}
+    assert federation.report.parameters == 6 * 12 + 12 * 3 + 3
+
+
+async def test_what_is_frozen_neither_travels_nor_changes(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, task_file(tmp_path, model=FROZEN), [run_file()])
+    assert await federation.run()
+    assert "0.weight" not in model_of(tmp_path)
+    assert federation.report.parameters == 24 + 24 * 16 + 16 + 16 * 3 + 3
+
+
+async def test_a_run_starts_from_a_pretrained_model(tmp_path: Path) -> None:
+    task = task_file(tmp_path, model=BATCH_NORM)
+    model = build_model(load_task(task), seed=77)
+    save_file(to_arrays(model, signature(model)), tmp_path / "start.safetensors")
+    # It may have buffers of every shape. With a step of next to nothing the end is the beginning.
+    config = run_file("run.rounds=1", "training.learning_rate=1e-30", f"run.init='{tmp_path / 'start.safetensors'}'")
+    federation = Federation(tmp_path, task, [config])
+    assert await federation.run()
+    found = model_of(tmp_path)
+    for name, parameter in model.named_parameters():
+        assert np.array_equal(found[name], parameter.detach().numpy())
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in found.items()})
+
+
+def test_a_pretrained_model_that_does_not_fit_is_refused_before_anyone_waits(tmp_path: Path) -> None:
+    save_file({"0.weight": np.zeros((2, 2), np.float32)}, tmp_path / "other.safetensors")
+    config = run_file(f"run.init='{tmp_path / 'other.safetensors'}'")
+    server = Federation(tmp_path, task_file(tmp_path), [config]).server
+    with pytest.raises(
+        ConfigError, match=r"other.safetensors: \[run\] init does not fit .* '0.weight' .*expected float32"
+    ):
+        server.check()
+
+
+async def test_clients_may_come_before_the_coordinator(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, task_file(tmp_path), [run_file("run.rounds=1")])
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    early = [federation.start(name, address=f"127.0.0.1:{port}") for name in "abc"]
+    await until(lambda: all(site.said for site in early))
+    assert all("joining: " in site.said[0] and "again in" in site.said[0] for site in early)
+    federation.server.address = f"127.0.0.1:{port}"
+    async with federation.serving() as serving:
+        assert await federation.end(serving)
+
+
+async def test_a_share_of_the_clients_works_in_each_round(tmp_path: Path) -> None:
+    config = run_file("run.rounds=6", "clients.share=0.5", "clients.expect=4")
+    federation = Federation(tmp_path, task_file(tmp_path), [config])
+    assert await federation.run("abcd")
+    assert [(r.clients_asked, r.clients_counted) for r in federation.rounds] == [(2, 2)] * 6
+    # A client that sat out a round is brought up to date by the steps it missed, or by a snapshot.
+    assert len({r.examples for r in federation.rounds}) > 1
+
+
+async def test_without_test_data_the_clients_evaluate_what_they_held_out(tmp_path: Path) -> None:
+    task = task_file(tmp_path, test_data="")
+    federation = Federation(tmp_path, task, [run_file("run.rounds=4", "training.held_out=0.25")])
+    assert await federation.run()
+    assert federation.report.accuracy_source == "clients' held-out share"
+    assert [r.round for r in federation.rounds] == [1, 2, 3, 4]
+    assert all(r.accuracy is not None and 0 <= r.accuracy <= 1 for r in federation.rounds)
+    assert federation.report.final.accuracy == federation.rounds[-1].accuracy
+
+
+async def test_two_runs_in_turn_with_the_same_clients(tmp_path: Path) -> None:
+    task = task_file(tmp_path)
+    dense = run_file("run.name='dense'", "run.rounds=6")
+    pruned = run_file("run.name='pruned'", "run.rounds=6", "pruning.density=0.25", "pruning.every=2", "pruning.floor=4")
+    federation = Federation(tmp_path, task, [dense, pruned])
+    assert await federation.run()
+    assert [r.name for r in federation.reports] == ["dense", "pruned"]
+    assert [r.final.density for r in federation.reports] == [1.0, pytest.approx(0.25, abs=0.03)]
+    assert all(site.task is not None and site.task.done() for site in federation.sites)
+    # Both began with the same weights: the second run remembers nothing of the first.
+    assert derive_seed(dense.run.seed, "batches", 1, 0) == derive_seed(pruned.run.seed, "batches", 1, 0)
+    assert federation.reports[0].rounds[0].accuracy == federation.reports[1].rounds[0].accuracy
+
+
+async def test_a_run_in_which_no_update_counts_fails(tmp_path: Path) -> None:
+    unlucky = task_file(
+        tmp_path / "unlucky", more="def train(model, data, ctx):\n    raise ValueError('no such column')"
+    )
+    federation = Federation(tmp_path, unlucky, [run_file("run.rounds=5")])
+    assert not await federation.run()
+    assert [end.outcome for end in federation.server.outcomes] == ["failed"]
+    reason = federation.server.outcomes[0].reason
+    assert reason.startswith("3 rounds in a row counted no update")
+    assert "no such column" in reason
+    assert (tmp_path / "runs" / "run" / "report.json").exists()
+    assert federation.report.outcome == "failed"
+
+
+async def test_a_client_whose_data_cannot_be_read_goes_home_and_the_run_goes_on(tmp_path: Path) -> None:
+    """It says why, and the others train without it."""
+    bad = DATA.replace("    return _rows(100", "    assert shard.index != 1, 'no scans here'\n    return _rows(100")
+    federation = Federation(tmp_path, task_file(tmp_path, data=bad), [run_file("clients.grace_s=0.2")])
+    async with federation.serving() as serving:
+        for name in "abc":
+            site = federation.start(name)
+            await until(lambda: any(s.startswith("joined") for s in site.said))  # noqa: B023  # awaited here
+        assert await serving
+    assert [r.clients_counted for r in federation.rounds] == [2, 2, 2]
+    with pytest.raises(Exception, match="no scans here"):
+        await federation.sites[1].end()
+
+
+async def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    config = run_file("run.rounds=4", "pruning.density=0.5", "pruning.every=2", "pruning.start=0.0", "pruning.end=0.5")
+    federation = Federation(tmp_path, task_file(tmp_path), [config])
+    assert await federation.run()
+    folder = tmp_path / "runs" / "run"
+    (report,) = read_document((folder / "report.json").read_text(), name="report.json")
+    assert report.outcome == "finished"
+    lines = (folder / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4]
+    assert (folder / "config.toml").read_text() == config.to_toml()
+    assert {p.name for p in (folder / "masks").iterdir()} >= {"v0.mask", "v1.mask"}
+    ledger = (folder / "ledger.csv").read_text().splitlines()
+    assert ledger[0] == "client,round,direction,kind,bytes"
+    assert {Kind.SNAPSHOT.value, Kind.VALUES.value, Kind.CONTROL.value} <= {line.split(",")[3] for line in ledger}
+
+
+async def test_a_port_that_is_in_use(tmp_path: Path) -> None:
+    """Two coordinators on one port: the second says what to do."""
+    first = Federation(tmp_path / "1", task_file(tmp_path), [run_file()])
+    async with first.serving():
+        second: Server = Federation(tmp_path / "2", task_file(tmp_path), [run_file()]).server
+        second.address = first.address
+        with pytest.raises(ConfigError, match=rf"port is in use.*got {first.address}.*another --address"):
+            await second.run()
