@@ -206,9 +206,9 @@ class AggregationSection(Section):
     """Decay of the second moment of fedadam and fedyogi."""
     floor: Positive = 1e-3
     """Keeps adaptive steps small where nothing moves."""
-    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    trim: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
     """Share of the clients that trimmed_mean cuts at either end."""
-    attackers: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    attackers: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
     """Share of the clients that multi_krum stands."""
     clip_norm: PositiveOrZero = 0.0
     """Longest update that counts whole, whatever the rule; longer ones are shortened to it. 0 does not clip."""

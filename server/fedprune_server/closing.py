@@ -44,6 +44,7 @@ class Closed:
     proposal: Proposal | None
     score: Score | None
     evaluation_s: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ class Closing:
             proposal=proposal,
             score=score,
             evaluation_s=self.clock() - began_s,
+            warnings=folded.warnings,
         )
 
     def _input(self, party: str, examples: int, data: memoryview, before: Prepared) -> FoldInput:

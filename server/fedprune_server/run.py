@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fedprune import wire
@@ -87,6 +87,7 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened_s = time.monotonic()
         self._warned_of_stall = False
+        self._tidying: asyncio.Task[None] | None = None
 
     # what the process asks ------------------------------------------------------------------------------------
 
@@ -238,6 +239,8 @@ class Run:
 
     async def _fold(self, round_: int) -> None:
         self._say(f"round {round_}: aggregating {len(self.state.accepted)} updates")
+        if self._tidying is not None:
+            await self._tidying
         try:
             closed = await asyncio.to_thread(self._closing.close, round_)
             self.at("round-folded")
@@ -249,12 +252,22 @@ class Run:
             self.dispatch(events.Broken(str(error)))
             return
         self.dispatch(events.Committed())
+        self._tidying = self._spawn(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Delete what no version needs any more, while the clients work."""
+        try:
+            await asyncio.to_thread(self.store.collect_garbage, self._versions.kept)
+        except StoreError as error:
+            self._halt(error)
 
     async def _commit(self, round_: int, closed: Closed) -> None:
         stalling = stall_warning(residual_norm(closed), closed.prepared.arrays)
         if stalling is not None and not self._warned_of_stall:
             self._warned_of_stall = True
             self._warn(events.Warn(f"round {round_}: {stalling}"))
+        for warning in closed.warnings:
+            self._warn(events.Warn(f"round {round_}: {warning}"))
         transfers = self.accounts.transfers(updates=len(closed.receipts))
         entries, socket = self.accounts.close_round()
         row = self._output.round(
@@ -271,7 +284,6 @@ class Run:
         await asyncio.to_thread(self.store.commit_version, record, report_json=row.to_json(), entries=entries)
         self._versions.adopt(closed.prepared)
         self.at("version-adopted")
-        await asyncio.to_thread(self.store.collect_garbage, self._versions.kept)
         if closed.proposal:
             self._output.keep_mask(closed.prepared.mask)
         if not self.state.rules.evaluates(round_):
@@ -358,10 +370,11 @@ class Run:
         """The clients of this run that have not heard that it is over."""
         return frozenset(self.state.shards) - self._sent_home
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         """A bug in a task must end the run loudly, not leave it waiting for ever."""
