@@ -55,6 +55,8 @@ SERVER_OPTIONS = (
 FAREWELL_S = 5.0
 # How long uploads in flight get to finish when the process is told to end.
 DRAIN_S = 30.0
+# Addresses that stand for every address of this machine.
+EVERYWHERE = ("0.0.0.0", "::", "")
 
 Watcher = Callable[[RunConfig, RoundReport], None]
 
@@ -163,6 +165,8 @@ class Server:
                 self.say(f"resuming run {run.run_id}: {resumed.found}")
             coordinator.begin(run, resumed)
             await state.set("", health_pb2.HealthCheckResponse.SERVING)
+            if not coordinator.members.connected:
+                self.say(f"run {config.run.name}: waiting for clients; join with: {self._invitation()}")
             suspended = asyncio.ensure_future(self._suspended.wait())
             either: set[asyncio.Future[Any]] = {run.ended, suspended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -178,6 +182,11 @@ class Server:
         finally:
             coordinator.run = None
             store.close()
+
+    def _invitation(self) -> str:
+        host = self.address.rpartition(":")[0].strip("[]")
+        reached = "THIS-MACHINE" if host in EVERYWHERE else host
+        return f"fedprune client --server {reached}:{self.port} --task {self.workshop.task.path.name}"
 
     async def _drain(
         self, coordinator: Coordinator, run: Run, server: grpc.aio.Server, state: health.aio.HealthServicer
