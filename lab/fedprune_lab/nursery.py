@@ -22,7 +22,6 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any, TextIO
 
-from fedprune_lab import cli
 from fedprune_lab.jobs import Ended, Job
 
 
@@ -59,7 +58,7 @@ def _fork(job: Job) -> int:
         quiet = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, quiet), (1, log), (2, log)):
             os.dup2(source, target)
-        code = cli.run(job.arguments)
+        code = import_module(job.module).run(job.arguments)
     finally:
         # What would print the traceback lies beyond `os._exit`.
         if sys.exception() is not None:
@@ -72,7 +71,7 @@ def _fork(job: Job) -> int:
 
 def _spawn(job: Job) -> int:
     with open(job.log, "ab") as log:
-        command = [sys.executable, "-c", f"from fedprune_lab import cli; raise SystemExit(cli.run({job.arguments!r}))"]
+        command = [sys.executable, "-c", f"from {job.module} import run; raise SystemExit(run({job.arguments!r}))"]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log).pid
 
 
