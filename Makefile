@@ -18,7 +18,7 @@ help:
 	@echo "make demo     a federation on this machine: dense, then pruned to a tenth; about a minute"
 	@echo "make test     the whole test suite"
 	@echo "make lint     ruff and mypy"
-	@echo "make bench    the figures we publish"
+	@echo "make bench    the figures we publish, all of them or ARGS=NAME"
 	@echo "make protos   the wire code from protos/"
 	@echo "make docs     the reference pages from the code"
 	@echo "make clean    remove what was built, .venv too"
@@ -39,7 +39,8 @@ format: $(VENV)/developing
 	$(BIN)/ruff format $(CODE)
 
 bench: $(VENV)/developing
-	$(BIN)/fedprune bench $(ARGS)
+	@for name in $(or $(ARGS),$(basename $(notdir $(wildcard bench/*.py)))); do \
+		echo "== $$name"; $(BIN)/fedprune bench $$name || exit 1; done
 
 protos: $(VENV)/developing
 	$(BIN)/python protos/generate.py
