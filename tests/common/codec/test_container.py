@@ -37,6 +37,12 @@ def test_numbers_come_back(number: int) -> None:
     assert cursor.left == 0
 
 
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\x80\x00", b"\xff" * 9, b"\x80" * 9 + b"\x01"])
+def test_numbers_have_one_form(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        Cursor(memoryview(data)).varint()
+
+
 @pytest.mark.parametrize("size", [0, 1, 31, 32, BLOCK_SYMBOLS - 1, BLOCK_SYMBOLS, BLOCK_SYMBOLS + 1, 300_000])
 @pytest.mark.parametrize("symbols", [1, 2, 17, 256])
 def test_streams_come_back(size: int, symbols: int) -> None:
