@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedprune.assignment import Assignment
-from fedprune.errors import LocalError
-from fedprune.work import EvaluateWork, TrainWork
+from fedprune.codec import encode_update
+from fedprune.score_frames import encode_scores, encode_votes
+from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork
 from fedprune_client.encoding import encode
 from fedprune_client.outbox import Outbox
+from fedprune_client.reestimation import reestimate
 from fedprune_client.replica import Replica
 from fedprune_client.residual import ResidualFile
+from fedprune_client.scoring import score
 from fedprune_client.training import Trainer
 
 
@@ -32,8 +35,10 @@ class Worker:
                 self._train(assignment, work, on_step, stop)
             case EvaluateWork() as work:
                 self._evaluate(assignment, work)
-            case _:
-                raise LocalError("this client cannot do such work", seen=type(assignment.work).__name__)
+            case ScoreWork() as work:
+                self._score(assignment, work, stop)
+            case ReestimateWork() as work:
+                self._reestimate(assignment, work, stop)
 
     def _train(
         self, assignment: Assignment, work: TrainWork, on_step: Callable[[int, int], None], stop: Callable[[], bool]
@@ -51,6 +56,34 @@ class Worker:
         began_s = time.monotonic()
         found = self.trainer.evaluate(self.replica.weights, work)
         self._seal(assignment, b"", found.examples, found.metrics, work_s=time.monotonic() - began_s)
+
+    def _score(self, assignment: Assignment, work: ScoreWork, stop: Callable[[], bool]) -> None:
+        """Seal scores, or votes on what to grow, as `fedprune.score_frames` packs them."""
+        mask, plan, version = self.replica.mask, assignment.plan, assignment.version
+        assert mask is not None
+        began_s = time.monotonic()
+        found = score(self.trainer, self.replica.weights, mask, work, stop=stop)
+        if found is None:
+            return
+        if found.grown is not None and found.gradients is not None:
+            frame = encode_votes(found.grown, found.gradients, self.replica.schema, plan=plan, version=version)
+        else:
+            assert found.scores is not None
+            frame = encode_scores(found.scores, mask, plan=plan, version=version)
+        self._seal(assignment, frame, found.examples, {}, work_s=time.monotonic() - began_s)
+
+    def _reestimate(self, assignment: Assignment, work: ReestimateWork, stop: Callable[[], bool]) -> None:
+        """Seal a lossless update in which only the statistics have moved: it folds like any other."""
+        held = self.replica
+        assert held.mask is not None
+        began_s = time.monotonic()
+        found = reestimate(self.trainer, held.weights, work, stop=stop)
+        if found is None:
+            return
+        frame = encode_update(
+            found.weights, schema=held.schema, mask=held.mask, base=held.weights, version=assignment.version
+        )
+        self._seal(assignment, frame, found.examples, {}, work_s=time.monotonic() - began_s)
 
     def _seal(
         self,
