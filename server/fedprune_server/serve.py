@@ -34,6 +34,7 @@ from fedprune_server.coordinator import Coordinator
 from fedprune_server.events import EndRun
 from fedprune_server.failpoints import VARIABLE, armed
 from fedprune_server.interceptors import Border
+from fedprune_server.logs import event_log
 from fedprune_server.pruner import Pruner
 from fedprune_server.run import Run
 from fedprune_server.service import CoordinatorService
@@ -158,7 +159,9 @@ class Server:
         more: bool,
     ) -> None:
         folder, store = await asyncio.to_thread(open_store, site, config)
+        logging_to = contextlib.ExitStack()
         try:
+            logging_to.enter_context(event_log(folder, coordinator.facts))
             loop = asyncio.get_running_loop()
             run, resumed = await asyncio.to_thread(build_run, site, config, folder, store, more=more, loop=loop)
             if resumed is not None:
@@ -182,6 +185,7 @@ class Server:
         finally:
             coordinator.run = None
             store.close()
+            logging_to.close()
 
     def _invitation(self) -> str:
         host = self.address.rpartition(":")[0].strip("[]")

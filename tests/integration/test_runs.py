@@ -192,6 +192,9 @@ async def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4]
     assert (folder / "config.toml").read_text() == config.to_toml()
     assert {p.name for p in (folder / "masks").iterdir()} >= {"v0.mask", "v1.mask"}
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert {event.get("round") for event in events} >= {1, 2, 3, 4}
+    assert {event["client"] for event in events if event["event"].startswith("train accepted")} == {0, 1, 2}
     ledger = (folder / "ledger.csv").read_text().splitlines()
     assert ledger[0] == "client,round,direction,kind,bytes"
     assert {Kind.SNAPSHOT.value, Kind.VALUES.value, Kind.CONTROL.value} <= {line.split(",")[3] for line in ledger}
