@@ -32,7 +32,7 @@ def main(asked: TextIO, told: TextIO) -> None:
     plan = json.loads(asked.readline() or '{"warm": null, "jobs": []}')
     for module in plan["warm"] or ():
         import_module(module)
-    start = _spawn if plan["warm"] is None else _fork
+    start = _spawn if plan["warm"] is None else fork
     names = {start(job): job.name for job in (Job(**job) for job in plan["jobs"])}
     _tell(told, {name: pid for pid, name in names.items()})
     # Asked to end, the jobs end; we stay until the last of them has.
@@ -48,7 +48,8 @@ def _tell(told: TextIO, what: dict[str, Any]) -> None:
     print(json.dumps(what), file=told, flush=True)
 
 
-def _fork(job: Job) -> int:
+def fork(job: Job) -> int:
+    """Run a command line in a copy of this process; gives its process id."""
     pid = os.fork()
     if pid:
         return pid

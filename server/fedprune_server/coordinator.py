@@ -130,15 +130,14 @@ class Coordinator:
                 member.cut()
 
     def run_of(self, run_id: str) -> Run:
-        """The current run, if it is this one. Raises `StaleError` otherwise."""
-        if self.run is None or self.run.run_id != run_id:
+        """The current run, if it is this one. Raises `StaleError` when it is another; `UnavailableError` when there is
+        none: a process that is about to end does not know what will become of the run."""
+        run = self._running()
+        if run.run_id != run_id:
             raise StaleError(
-                "this run is over",
-                seen=run_id,
-                expected=self.run.run_id if self.run else "no run",
-                next_step="Wait for the next assignment",
+                "this run is over", seen=run_id, expected=run.run_id, next_step="Wait for the next assignment"
             )
-        return self.run
+        return run
 
     def facts(self) -> dict[str, object]:
         """Which run and round it is, for each line of the log."""

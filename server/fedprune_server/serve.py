@@ -213,6 +213,8 @@ class Server:
         """Give the clients time to hear that it is over and to hang up; those that are away, and may not know that we
         are back, `absent_s`."""
         began = time.monotonic()
+        if run.untold and absent_s:
+            self.say(f"the run is over; waiting up to {absent_s:g} s for clients that may not have heard")
         while not self._suspended.is_set():
             waited = time.monotonic() - began
             absent = run.untold if waited < absent_s else frozenset()
