@@ -16,7 +16,7 @@ from fedprune import Shard
 
 POEMS = Path(__file__).parent / "poems.txt"
 FIRST, SYMBOLS = 32, 96  # printable ASCII, and the end of a line in the place of what is not
-WINDOW, STRIDE = 64, 8
+WINDOW, STRIDE = 64, 16
 LAST_SHARE = 0.1  # of each text, kept for the test
 CLIP_NORM = 1.0
 

@@ -1,7 +1,7 @@
 """MNIST-1D: forty numbers that read like a digit's outline, made by the `mnist1d` package in about a second.
 
 Small enough for a laptop, hard enough to tell methods apart (Greydanus and Kobak, 2020). One-dimensional convolutions;
-the ten clients hold lopsided shares of the digits.
+the clients hold lopsided shares of the digits.
 """
 
 from functools import cache
