@@ -49,6 +49,11 @@ class Coordinator:
         for member in self.members.connected:
             run.dispatch(events.Joined(member.index))
 
+    def look_at_store(self) -> None:
+        """A call has met an error of the store: if the store is done for, so is this process."""
+        if self.run is not None:
+            self.run.look_at_store()
+
     def hang_up(self) -> None:
         """End all work streams; the clients look for a coordinator until one is there again."""
         for member in self.members.connected:

@@ -65,7 +65,7 @@ class Receiving:
     check: Check
     on_accepted: Callable[[Member, ReceiptRecord, memoryview], None]
     on_refused: Callable[[Member, AssignmentRecord, str], None]
-    on_broken: Callable[[StoreError], None]
+    on_broken: Callable[[], None]
     at: Callable[[str], None]
     _due: list[_Due] = field(default_factory=list)
     _committing: asyncio.Task[None] | None = None
@@ -202,7 +202,7 @@ class Receiving:
             answers = await accepting
         except StoreError as error:
             answers = [error] * len(batch)
-            self.on_broken(error)
+            self.on_broken()
         for due, answer in zip(batch, answers, strict=True):
             if due.answer.cancelled():
                 continue

@@ -70,7 +70,7 @@ class Run:
             check=self._check,
             on_accepted=self._accepted,
             on_refused=self._refused,
-            on_broken=self._halt,
+            on_broken=self.look_at_store,
             at=at,
         )
         self._members = members
@@ -122,6 +122,13 @@ class Run:
         self._timers.clear_all()
         if not self.ended.done():
             self.ended.set_exception(error)
+
+    def look_at_store(self) -> None:
+        """Halt if the store has ended; an error that only one client has met does not end it."""
+        try:
+            self.store.check_usable()
+        except StoreError as error:
+            self._halt(error)
 
     async def suspend(self) -> None:
         """Let what blocks (a fold, a commit) be done, and begin nothing more."""

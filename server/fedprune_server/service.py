@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fedprune import wire
-from fedprune.errors import RemoteError, StaleError, UnavailableError
+from fedprune.errors import RemoteError, StaleError, StoreError, UnavailableError
 from fedprune.framing import MAX_CHUNK_BYTES, chunks
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
@@ -37,10 +38,20 @@ class CoordinatorService(rpc.CoordinatorServicer):
         """Admit a client whose model is ours."""
         if not self._coordinator.members.knows(caller().identity):
             self._limits.check_client_count(len(self._coordinator.members), party=f"client {caller().identity}")
-        reply = await self._coordinator.join(caller(), request)
+        with self._watching_store():
+            reply = await self._coordinator.join(caller(), request)
         member = self._coordinator.members.of(caller().identity)
         self._coordinator.count(member, up=request.ByteSize(), down=reply.ByteSize())
         return reply
+
+    @contextmanager
+    def _watching_store(self) -> Iterator[None]:
+        """A disk that fails under one client's call has failed for all."""
+        try:
+            yield
+        except StoreError:
+            self._coordinator.look_at_store()
+            raise
 
     async def Work(self, requests: AsyncIterator[pb.ClientMessage], context: Context) -> AsyncIterator[Any]:
         """The long-lived stream. It ends when either side closes it, or a newer one of the same client opens."""
@@ -103,23 +114,24 @@ class CoordinatorService(rpc.CoordinatorServicer):
         """One result: where to go on, then its bytes, then the receipt."""
         member = self._coordinator.members.of(caller().identity)
         steady = self._steady(requests, member)
-        first = await anext(steady, None)
-        if first is None or first.WhichOneof("content") != "begin":
-            raise RemoteError("a submission starts with what it is", party=member.party, expected="begin")
-        run = self._coordinator.run_of(first.begin.run_id)
-        intake = await run.intake.begin(member, first.begin)
-        self._coordinator.count(member, up=first.begin.ByteSize())
-        if intake.receipt is None:
-            with self._limits.upload(caller().identity, first.begin.size):
-                yield pb.SubmitReply(offset=intake.offset)
-                position = 0 if first.begin.eager else intake.offset
-                async for request in steady:
-                    position = await self._append(run, intake, request, position)
-                await run.intake.finish(intake)
-        assert intake.receipt is not None
-        self._coordinator.count(member, down=intake.receipt.ByteSize())
-        run.at("receipt-sent")
-        yield pb.SubmitReply(receipt=intake.receipt)
+        with self._watching_store():
+            first = await anext(steady, None)
+            if first is None or first.WhichOneof("content") != "begin":
+                raise RemoteError("a submission starts with what it is", party=member.party, expected="begin")
+            run = self._coordinator.run_of(first.begin.run_id)
+            intake = await run.intake.begin(member, first.begin)
+            self._coordinator.count(member, up=first.begin.ByteSize())
+            if intake.receipt is None:
+                with self._limits.upload(caller().identity, first.begin.size):
+                    yield pb.SubmitReply(offset=intake.offset)
+                    position = 0 if first.begin.eager else intake.offset
+                    async for request in steady:
+                        position = await self._append(run, intake, request, position)
+                    await run.intake.finish(intake)
+            assert intake.receipt is not None
+            self._coordinator.count(member, down=intake.receipt.ByteSize())
+            run.at("receipt-sent")
+            yield pb.SubmitReply(receipt=intake.receipt)
 
     async def _steady(
         self, requests: AsyncIterator[pb.SubmitRequest], member: Member

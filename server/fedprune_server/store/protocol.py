@@ -45,6 +45,9 @@ class Store(Protocol):
     def close(self) -> None:
         """Give the store back. Further calls raise `StoreError`."""
 
+    def check_usable(self) -> None:
+        """Raise what ended the store, if something did."""
+
     # clients
     def client_index(self, identity: str) -> int:
         """The client's index, from 0, assigned when its identity is first seen and never changed."""

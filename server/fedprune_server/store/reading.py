@@ -33,6 +33,10 @@ class Reading:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def check_usable(self) -> None:
+        """Raise what ended the store, if something did."""
+        self._database.check_usable()
+
     def clients(self) -> tuple[ClientRecord, ...]:
         """All clients ever seen, by index."""
         return tuple(from_row(ClientRecord, r) for r in self._database.rows("SELECT * FROM clients ORDER BY client"))

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from threading import RLock
 
-from fedprune.errors import RemoteError, StoreError
+from fedprune.errors import DigestError, RemoteError, StoreError
 from fedprune.framing import Seal
 from fedprune.ledger import Entry
 from fedprune_server.store.database import Database, Transaction
@@ -203,8 +203,10 @@ class RowStore(Reading):
         work = answer(tx, run_id, submission)
         if not isinstance(work, AssignmentRecord):
             return work
+        if submission.size and not self.blobs.exists(submission.sha256):
+            # The client began again with other bytes meanwhile; that is nobody else's trouble.
+            return DigestError("the result is not here any more", party=f"client {submission.client}")
         if submission.size:
-            self._check_blobs([submission.sha256])
             self._keep(tx, [submission.sha256])
         given = receipt(work, submission, Verdict.ACCEPTED, "")
         tx.insert("receipts", to_row(given))
