@@ -7,7 +7,7 @@ the service answers with; the one interceptor that maps them needs no table of i
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class FedpruneError(Exception):
@@ -43,6 +43,12 @@ class FedpruneError(Exception):
             facts.append(f"expected {self.expected}")
         text = f"{head} ({', '.join(facts)})" if facts else head
         return f"{text}. {self.next_step}" if self.next_step else text
+
+    def of(self, party: str) -> Self:
+        """The same error, naming this party where it named none."""
+        return type(self)(
+            self.problem, party=self.party or party, seen=self.seen, expected=self.expected, next_step=self.next_step
+        )
 
 
 class LocalError(FedpruneError):

@@ -145,8 +145,9 @@ class Receiving:
         try:
             data = await asyncio.to_thread(self._sealed, intake)
         except RemoteError as error:
-            self.on_refused(intake.member, intake.assignment, str(error))
-            raise
+            named = error.of(intake.member.party)
+            self.on_refused(intake.member, intake.assignment, str(named))
+            raise named from error
         record = await self._commit(self._submission(intake))
         if record.verdict is Verdict.ACCEPTED:
             self.on_accepted(intake.member, record, data)

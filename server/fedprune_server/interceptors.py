@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf import message
 
-from fedprune.errors import BusyError, FedpruneError, IdentityError, UnavailableError
+from fedprune.errors import BusyError, DecodeError, FedpruneError, IdentityError, UnavailableError
 from fedprune_server.limits import Limits
 
 IDENTITY_KEY = "fedprune-identity"
@@ -72,7 +73,7 @@ Handler = Any
 
 
 class Border(grpc.aio.ServerInterceptor):
-    """Wraps every handler: identity in, limits held, `FedpruneError` out as its status."""
+    """Wraps every handler: identity in, messages parsed, limits held, `FedpruneError` out as its status."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -100,31 +101,46 @@ async def _write(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_
 
 
 def _single(handler: Handler, method: str, limits: Limits) -> Handler:
-    inner = handler.unary_unary
+    inner, read = handler.unary_unary, handler.request_deserializer
 
     async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             _caller.set(read_caller(context))
             with limits.call(caller().identity):
-                return await inner(request, context)
+                return await inner(_parsed(request, read), context)
         except FedpruneError as error:
             await _refuse(context, method, error)
 
-    return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
 
 
 def _streaming(handler: Handler, method: str, limits: Limits) -> Handler:
     inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+    read = handler.request_deserializer
 
     async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         try:
             _caller.set(read_caller(context))
             with limits.call(caller().identity):
-                async with contextlib.aclosing(inner(request, context)) as replies:
+                said = _each_parsed(request, read) if handler.request_streaming else _parsed(request, read)
+                async with contextlib.aclosing(inner(said, context)) as replies:
                     async for reply in replies:
                         await _write(context, reply, limits.network.stall_s)
         except FedpruneError as error:
             await _refuse(context, method, error)
 
     make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-    return make(answer, handler.request_deserializer, handler.response_serializer)
+    return make(answer, None, handler.response_serializer)
+
+
+def _parsed(data: Any, read: Callable[[bytes], Any] | None) -> Any:
+    """The message. gRPC would answer bytes that are none with UNKNOWN, which says to try again."""
+    try:
+        return data if read is None else read(data)
+    except message.DecodeError as error:
+        raise DecodeError("not a message of this call", party=caller().identity, seen=f"{len(data)} bytes") from error
+
+
+async def _each_parsed(requests: AsyncIterator[Any], read: Callable[[bytes], Any] | None) -> AsyncIterator[Any]:
+    async for data in requests:
+        yield _parsed(data, read)

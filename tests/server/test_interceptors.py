@@ -8,8 +8,11 @@ import grpc
 import pytest
 
 from fedprune import errors
+from fedprune.config import NetworkSection
 from fedprune.errors import FedpruneError, IdentityError
-from fedprune_server.interceptors import IDENTITY_KEY, MAX_IDENTITY, Border, Caller, caller, read_caller
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server.interceptors import IDENTITY_KEY, MAX_IDENTITY, RETRY_KEY, Border, Caller, caller, read_caller
+from fedprune_server.limits import Limits
 
 
 class Context:
@@ -17,6 +20,8 @@ class Context:
 
     def __init__(self, *metadata: tuple[str, str | bytes]) -> None:
         self.metadata = metadata
+        self.replies: list[object] = []
+        self.trailing: object = None
         self.aborted: tuple[grpc.StatusCode, str] | None = None
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
@@ -24,6 +29,12 @@ class Context:
 
     def peer(self) -> str:
         return "ipv4:10.0.0.1:5000"
+
+    async def write(self, reply: object) -> None:
+        self.replies.append(reply)
+
+    def set_trailing_metadata(self, metadata: object) -> None:
+        self.trailing = metadata
 
     async def abort(self, code: grpc.StatusCode, details: str) -> None:
         self.aborted = code, details
@@ -36,6 +47,7 @@ class Details:
         self.method = method
 
 
+NETWORK = NetworkSection()
 NAMED = (IDENTITY_KEY, "site-1")
 
 
@@ -60,11 +72,13 @@ def test_a_call_without_metadata_is_refused() -> None:
         read()
 
 
-async def handled(handler: Any, method: str = "/fedprune.v1.Coordinator/Status") -> Any:
+async def handled(
+    handler: Any, method: str = "/fedprune.v1.Coordinator/Status", network: NetworkSection = NETWORK
+) -> Any:
     async def known(details: object) -> Any:
         return handler
 
-    return await Border().intercept_service(known, Details(method))
+    return await Border(Limits(network)).intercept_service(known, Details(method))
 
 
 def every_error() -> list[type[FedpruneError]]:
@@ -94,7 +108,8 @@ async def test_a_stream_is_refused_in_its_middle() -> None:
 
     handler = await handled(grpc.stream_stream_rpc_method_handler(one_then_no))
     context = Context(NAMED)
-    assert [reply async for reply in handler.stream_stream(None, context)] == ["site-1"]
+    await handler.stream_stream(None, context)
+    assert context.replies == ["site-1"]
     assert context.aborted == (grpc.StatusCode.FAILED_PRECONDITION, "too late")
 
 
@@ -105,7 +120,8 @@ async def test_no_handler_runs_without_a_caller() -> None:
 
     handler = await handled(grpc.unary_stream_rpc_method_handler(never))
     context = Context()
-    assert [reply async for reply in handler.unary_stream(None, context)] == []
+    await handler.unary_stream(None, context)
+    assert context.replies == []
     assert context.aborted is not None
     assert context.aborted[0] is grpc.StatusCode.UNAUTHENTICATED
 
@@ -117,3 +133,50 @@ async def test_health_needs_no_name_and_an_unknown_method_no_wrapping() -> None:
     handler: Any = grpc.unary_unary_rpc_method_handler(serving)
     assert await handled(handler, "/grpc.health.v1.Health/Check") is handler
     assert await handled(None) is None
+
+
+async def test_bytes_that_are_no_message_are_refused_for_good() -> None:
+    """UNKNOWN, as gRPC says by itself, would have the client try again for ever."""
+
+    async def never(request: object, context: object) -> None:
+        raise AssertionError("it ran")
+
+    handler = await handled(grpc.unary_unary_rpc_method_handler(never, pb.JoinRequest.FromString))
+    context = Context(NAMED)
+    await handler.unary_unary(b"\xff\xff", context)
+    assert context.aborted == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "site-1: not a message of this call (got 2 bytes)",
+    )
+
+
+async def test_nor_in_the_middle_of_a_stream() -> None:
+    async def echo(requests: Any, context: object) -> Any:
+        async for request in requests:
+            yield request.WhichOneof("event")
+
+    async def requests() -> Any:
+        yield pb.ClientMessage(heartbeat=pb.Heartbeat()).SerializeToString()
+        yield b"\xff\xff"
+
+    handler = await handled(grpc.stream_stream_rpc_method_handler(echo, pb.ClientMessage.FromString))
+    context = Context(NAMED)
+    await handler.stream_stream(requests(), context)
+    assert context.replies == ["heartbeat"]
+    assert context.aborted is not None
+    assert context.aborted[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_one_call_too_many_is_told_when_to_come_again() -> None:
+    async def nested(request: object, context: object) -> None:
+        await handler.unary_unary(None, inner)
+
+    inner, outer = Context(NAMED), Context(NAMED)
+    handler: Any = await handled(
+        grpc.unary_unary_rpc_method_handler(nested), network=NetworkSection(max_client_calls=1)
+    )
+    await handler.unary_unary(None, outer)
+    assert outer.aborted is None
+    assert inner.aborted is not None
+    assert inner.aborted[0] is grpc.StatusCode.UNAVAILABLE
+    assert inner.trailing == ((RETRY_KEY, "2"),)
