@@ -40,12 +40,16 @@ class Program:
     async def kill(self) -> int:
         """Kill it and wait for its end."""
         self.signal(signal.SIGKILL)
-        return await self.code
+        return await self.end()
+
+    async def end(self) -> int:
+        """Wait for its end. Whoever stops waiting does not take the answer from others."""
+        return await asyncio.shield(self.code)
 
     async def ended(self, timeout_s: float) -> int | None:
         """Its exit code, or None when it has not ended in time."""
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(asyncio.shield(self.code), timeout_s)
+            return await asyncio.wait_for(self.end(), timeout_s)
         return None
 
 

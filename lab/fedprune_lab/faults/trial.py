@@ -67,7 +67,7 @@ async def _live(plan: Plan, warm: Zygote, folder: Path, port: int, found: Found)
         program = await warm.start(arguments, log=folder / "coordinator.log", environment=environment)
         found.starts += 1
         try:
-            code = await program.code if life.kill_after_s is None else await program.ended(life.kill_after_s)
+            code = await program.end() if life.kill_after_s is None else await program.ended(life.kill_after_s)
         finally:
             end = await program.kill()
         code = end if code is None else code
