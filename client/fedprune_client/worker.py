@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fedprune.assignment import Assignment
 from fedprune.errors import LocalError
 from fedprune.work import EvaluateWork, TrainWork
-from fedprune_client.encoding import encode
+from fedprune_client.encoding import check, encode
 from fedprune_client.outbox import Outbox
 from fedprune_client.replica import Replica
 from fedprune_client.residual import ResidualFile
@@ -39,6 +39,7 @@ class Worker:
         self, assignment: Assignment, work: TrainWork, on_step: Callable[[int, int], None], stop: Callable[[], bool]
     ) -> None:
         assert self.replica.mask is not None
+        check(assignment)
         began_s = time.monotonic()
         trained = self.trainer.train(self.replica.weights, self.replica.mask, work, on_step=on_step, stop=stop)
         if trained is None:

@@ -132,8 +132,14 @@ def codec_plan(plan: UploadPlan) -> Plan:
         vectors=VECTORS if coarse else None,
         sparse=plan.top < 1.0,
         exact=plan.exact,
-        rng=np.random.default_rng(plan.seed),
+        rng=None if _signs_only(plan) else np.random.default_rng(plan.seed),
     )
+
+
+def _signs_only(plan: UploadPlan) -> bool:
+    """Whether what is chosen travels as a sign each, times one mean (Sattler et al., 2019). Rounding that is right on
+    average (Wen et al., 2017) would drop most of the chosen ones again, which only pays where nothing is fed back."""
+    return plan.values == "ternary" and plan.error_feedback
 
 
 def decode_delta(frame: bytes, schema: Schema, mask: Mask) -> dict[str, Array]:
@@ -185,14 +191,15 @@ def _top(values: Floats, schema: Schema, mask: Mask, name: str, plan: UploadPlan
     flat = values.reshape(-1)
     alive = int(np.count_nonzero(mask.alive[name])) if spec.role is Role.PRUNABLE else flat.size
     keep = min(alive, max(1, round(plan.top * alive)))
-    if keep >= flat.size:
+    if keep in (0, flat.size):
         return values
     magnitude = np.abs(flat)
     threshold = np.partition(magnitude, flat.size - keep)[flat.size - keep]
     chosen = magnitude > threshold
     ties = np.flatnonzero(magnitude == threshold)[: keep - int(np.count_nonzero(chosen))]
     chosen[ties] = True
-    return np.where(chosen, flat, np.float32(0)).reshape(spec.shape)
+    kept = np.where(chosen, flat, np.float32(0)).reshape(spec.shape)
+    return np.sign(kept) * magnitude[chosen].mean() if _signs_only(plan) else kept
 
 
 def _norm(arrays: Mapping[str, Floats]) -> float:
