@@ -30,6 +30,8 @@ Floats = NDArray[np.float32]
 # An absence of this many rounds leaves less than a third of a residual (0.9^11 = 0.31).
 DECAY_A_ROUND = 0.9
 VECTORS = "int8"
+# Biases and norms are few, and each of them moves a whole row: of these more is sent than of matrices.
+LEAST_OF_VECTORS = 0.1
 
 
 def is_compressed(plan: UploadPlan) -> bool:
@@ -184,13 +186,15 @@ def _clip_factor(tensors: Mapping[str, Array], schema: Schema, plan: UploadPlan)
 
 
 def _top(values: Floats, schema: Schema, mask: Mask, name: str, plan: UploadPlan) -> Floats:
-    """The share `top` of the alive weights of a matrix, largest magnitudes first, ties by position; at least one."""
+    """The share `top` of a tensor's alive weights, largest magnitudes first, ties by position; at least one."""
     spec = schema[name]
-    if plan.top >= 1.0 or len(spec.shape) < 2:
+    if plan.top >= 1.0:
         return values
+    is_matrix = len(spec.shape) > 1
     flat = values.reshape(-1)
     alive = int(np.count_nonzero(mask.alive[name])) if spec.role is Role.PRUNABLE else flat.size
-    keep = min(alive, max(1, round(plan.top * alive)))
+    share = plan.top if is_matrix else max(plan.top, LEAST_OF_VECTORS)
+    keep = min(alive, max(1, round(share * alive)))
     if keep in (0, flat.size):
         return values
     magnitude = np.abs(flat)
@@ -199,7 +203,7 @@ def _top(values: Floats, schema: Schema, mask: Mask, name: str, plan: UploadPlan
     ties = np.flatnonzero(magnitude == threshold)[: keep - int(np.count_nonzero(chosen))]
     chosen[ties] = True
     kept = np.where(chosen, flat, np.float32(0)).reshape(spec.shape)
-    return np.sign(kept) * magnitude[chosen].mean() if _signs_only(plan) else kept
+    return np.sign(kept) * magnitude[chosen].mean() if is_matrix and _signs_only(plan) else kept
 
 
 def _norm(arrays: Mapping[str, Floats]) -> float:

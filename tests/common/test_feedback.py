@@ -95,7 +95,7 @@ def test_only_the_largest_of_each_matrix_travel_and_never_none() -> None:
     sent = send(Memory(), step, plan).sent
     assert np.count_nonzero(sent["hidden"]) == 6
     assert np.count_nonzero(sent["last"]) == 2
-    assert np.count_nonzero(sent["bias"]) == 12
+    assert np.count_nonzero(sent["bias"]) == 1, "a tenth of a bias, however small the share of matrices"
     kept = np.abs(step["hidden"])[sent["hidden"] != 0].min()
     assert kept >= np.abs(step["hidden"])[sent["hidden"] == 0].max()
     least = send(Memory(), step, UploadPlan(values="fp16", top=1e-6, error_feedback=True)).sent
