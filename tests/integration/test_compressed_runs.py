@@ -23,7 +23,7 @@ from fedprune_client.transport import Link
 from fedprune_server import plan
 from fedprune_server.serve import Server
 
-from .federation import Federation, MakeLink, run_file, task_file
+from .federation import MODEL, Federation, MakeLink, run_file, task_file
 
 TERNARY = ('compression.up="ternary"', 'compression.down="ternary"', "compression.top=0.05")
 MLP = """
@@ -231,3 +231,35 @@ async def test_a_round_at_one_percent_costs_next_to_nothing_beside_its_payload(t
         payload = [row.ledger[kind] for kind in bulk if kind in row.ledger]
         assert row.socket.up - sum(traffic.up for traffic in payload) <= 1000 * clients
         assert row.socket.down - sum(traffic.down for traffic in payload) <= 1000 * clients
+
+
+async def test_an_automatic_plan_is_chosen_said_and_reported(tmp_path: Path) -> None:
+    config = run_file('compression.plan="auto"', "run.rounds=8", "compression.tolerance=1.0")
+    federation = Federation(tmp_path, task_file(tmp_path), [config])
+    assert await federation.run()
+    assert federation.rounds[0].plan == "int8"
+    assert federation.rounds[0].plan_reason == "nothing is measured yet"
+    for row in federation.rounds:
+        assert row.plan
+        assert row.link_bytes_per_s is not None
+    assert federation.rounds[3].plan_reason.startswith("the slowest link moves")
+
+
+async def test_the_first_model_is_drawn_at_both_ends_and_does_not_travel(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, task_file(tmp_path), [run_file()])
+    assert await federation.run()
+    first = federation.rounds[0]
+    assert "snapshot" not in first.ledger
+    assert first.ledger["control"].down < first.dense_equivalent.up
+
+
+async def test_who_draws_another_first_model_fetches_it(tmp_path: Path) -> None:
+    federation = Federation(tmp_path / "here", task_file(tmp_path / "here"), [run_file()])
+    other = "torch.manual_seed(99)\n    return nn.Sequential("
+    elsewhere = task_file(tmp_path / "there", model=MODEL.replace("return nn.Sequential(", other))
+    async with federation.serving() as serving:
+        for name in "ab":
+            federation.start(name)
+        federation.start("c", task=elsewhere)
+        assert await federation.end(serving)
+    assert federation.rounds[0].ledger["snapshot"].down > 0
