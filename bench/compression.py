@@ -146,11 +146,13 @@ def _print(found: dict[str, list[dict[str, Any]]], gaps: dict[str, dict[str, Any
             times(asked[2]) if asked else "",
             times(dense),
         )
-    Console().print(table)
+    # A file or a pipe has no width of its own.
+    console = Console()
+    (console if console.is_terminal else Console(width=132)).print(table)
 
 
 def _moved(rows: Sequence[dict[str, Any]]) -> float:
-    return mean(row["up"] + row["down"] for row in rows)
+    return float(mean(row["up"] + row["down"] for row in rows))
 
 
 if __name__ == "__main__":
