@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fedprune.applying import Array, weights_of
 from fedprune.assignment import Assignment
 from fedprune.codec import encode_update
-from fedprune.feedback import compress, is_compressed
+from fedprune.errors import LocalError
+from fedprune.feedback import codec_plan, compress, is_compressed
 from fedprune_client.replica import Replica
 from fedprune_client.residual import Belonging, ResidualFile
 
@@ -19,6 +20,19 @@ class Update:
 
     frame: bytes
     norm: float = 0.0
+
+
+def check(assignment: Assignment) -> None:
+    """Raise `LocalError` for a plan that this client does not know: before it trains for nothing."""
+    try:
+        codec_plan(assignment.plan)
+    except LocalError as error:
+        raise LocalError(
+            "the coordinator asks for an upload plan that this client does not know",
+            seen=error.seen,
+            expected=error.expected,
+            next_step="Install the same fedprune on both sides",
+        ) from error
 
 
 def encode(assignment: Assignment, replica: Replica, weights: Mapping[str, Array], residual: ResidualFile) -> Update:

@@ -24,6 +24,7 @@ from fedprune.mask import Mask
 from fedprune.tensor import Schema
 
 RESIDUAL, VELOCITY = "residual/", "velocity/"
+DAMAGE = (SafetensorError, KeyError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +68,17 @@ class ResidualFile:
     def settle(self, assignment_id: int, *, accepted: bool) -> None:
         """The receipt is here: the memory moves."""
         staged = self._path(f"{assignment_id}-{'after' if accepted else 'unsent'}")
-        if staged.exists():
+        if staged.exists() and not self._is_past(staged):
             os.replace(staged, self._path("now"))
         for outcome in ("after", "unsent"):
             self._path(f"{assignment_id}-{outcome}").unlink(missing_ok=True)
+
+    def _is_past(self, staged: Path) -> bool:
+        """Whether the memory has gone on since: work that was abandoned may be answered for after what followed it."""
+        then, now = _belonging(staged), _belonging(self._path("now"))
+        if then is None or now is None:
+            return False
+        return then.run_id == now.run_id and then.round < now.round
 
     def _dropped(self, memory: Memory, why: str) -> Memory:
         self.say(f"a residual of norm {memory.norm:.3g} is dropped: {why}")
@@ -101,9 +109,9 @@ class ResidualFile:
             return None
         try:
             with safe_open(path, "np") as file:
-                run_id, digest, epoch, round_ = json.loads(file.metadata()["belongs"])
+                belongs = _parse(file.metadata())
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-        except (SafetensorError, KeyError, ValueError) as error:
+        except DAMAGE as error:
             raise StoreError(
                 "the residual is damaged", seen=str(error), next_step=f"Delete {path}; learning goes on without it"
             ) from error
@@ -111,4 +119,18 @@ class ResidualFile:
             residual={n.removeprefix(RESIDUAL): a for n, a in arrays.items() if n.startswith(RESIDUAL)},
             velocity={n.removeprefix(VELOCITY): a for n, a in arrays.items() if n.startswith(VELOCITY)},
         )
-        return memory, Belonging(run_id=run_id, schema_digest=digest, epoch=epoch, round=round_)
+        return memory, belongs
+
+
+def _belonging(path: Path) -> Belonging | None:
+    """What a file says it is good for, its arrays unread; None where there is none, or a damaged one."""
+    try:
+        with safe_open(path, "np") as file:
+            return _parse(file.metadata())
+    except (*DAMAGE, FileNotFoundError):
+        return None
+
+
+def _parse(facts: dict[str, str]) -> Belonging:
+    run_id, digest, epoch, round_ = json.loads(facts["belongs"])
+    return Belonging(run_id=run_id, schema_digest=digest, epoch=epoch, round=round_)

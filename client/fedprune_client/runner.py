@@ -33,6 +33,7 @@ from fedprune.tensor import Schema
 from fedprune.torch import frozen_digest
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_client import session
+from fedprune_client.drawing import draw
 from fedprune_client.outbox import Outbox
 from fedprune_client.replica import Replica
 from fedprune_client.residual import ResidualFile
@@ -162,13 +163,15 @@ class Runner:
             shard = Shard(index=start.shard.index, count=start.shard.count, path=self.data, seed=start.seed)
             load = partial(Trainer.load, self.task, self.model, schema, shard, start.held_out)
             trainer = await self._in_worker(load)
+            first = partial(draw, self.task, schema, seed=start.seed, sha256=start.first_sha256)
+            replica = await self._in_worker(first)
         except FedpruneError as error:
             self._trouble = error
             self._home.set()
             return
         self.outbox.clear(keep_run=start.run_id)
         await self._answer_what_is_left(start.run_id)
-        self._replica = Replica(schema=schema)
+        self._replica = replica
         self._trainer = trainer
         self.say(f"run {start.run_name}: shard {shard.index} of {shard.count}, {start.rounds} rounds")
 

@@ -10,7 +10,7 @@ from fedprune.assignment import Assignment
 from fedprune.codec import encode_update
 from fedprune.score_frames import encode_scores, encode_votes
 from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork
-from fedprune_client.encoding import encode
+from fedprune_client.encoding import check, encode
 from fedprune_client.outbox import Outbox
 from fedprune_client.reestimation import reestimate
 from fedprune_client.replica import Replica
@@ -44,6 +44,7 @@ class Worker:
         self, assignment: Assignment, work: TrainWork, on_step: Callable[[int, int], None], stop: Callable[[], bool]
     ) -> None:
         assert self.replica.mask is not None
+        check(assignment)
         began_s = time.monotonic()
         trained = self.trainer.train(self.replica.weights, self.replica.mask, work, on_step=on_step, stop=stop)
         if trained is None:

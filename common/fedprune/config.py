@@ -174,6 +174,8 @@ class PruningSection(Section):
 
 
 class CompressionSection(Section):
+    plan: Literal["fixed", "auto"] = "fixed"
+    """As `up`, `down` and `top` say, or chosen from round to round by the clients' links and the accuracy."""
     up: Values = "lossless"
     """How clients send their values."""
     down: Values = "lossless"
@@ -190,6 +192,18 @@ class CompressionSection(Section):
     """Largest L2 norm of a client's change before compression; 0 does not clip."""
     exact: Patterns = ()
     """Names of tensors that always travel lossless, with * and ?."""
+    coarsest: Values = "ternary"
+    """With plan "auto": the coarsest values it may choose."""
+    least_top: Share = 0.01
+    """With plan "auto": the smallest share it may choose."""
+    tolerance: ShareOrZero = 0.02
+    """With plan "auto": how far accuracy may fall behind its best before finer values are chosen."""
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if self.plan == "auto" and (self.up, self.down, self.top) != ("lossless", "lossless", 1.0):
+            raise ValueError('plan = "auto" chooses up, down and top; bound it by coarsest and least_top')
+        return self
 
 
 class AggregationSection(Section):

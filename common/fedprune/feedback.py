@@ -30,6 +30,8 @@ Floats = NDArray[np.float32]
 # An absence of this many rounds leaves less than a third of a residual (0.9^11 = 0.31).
 DECAY_A_ROUND = 0.9
 VECTORS = "int8"
+# Biases and norms are few, and each of them moves a whole row: of these more is sent than of matrices.
+LEAST_OF_VECTORS = 0.1
 
 
 def is_compressed(plan: UploadPlan) -> bool:
@@ -132,8 +134,14 @@ def codec_plan(plan: UploadPlan) -> Plan:
         vectors=VECTORS if coarse else None,
         sparse=plan.top < 1.0,
         exact=plan.exact,
-        rng=np.random.default_rng(plan.seed),
+        rng=None if _signs_only(plan) else np.random.default_rng(plan.seed),
     )
+
+
+def _signs_only(plan: UploadPlan) -> bool:
+    """Whether what is chosen travels as a sign each, times one mean (Sattler et al., 2019). Rounding that is right on
+    average (Wen et al., 2017) would drop most of the chosen ones again, which only pays where nothing is fed back."""
+    return plan.values == "ternary" and plan.error_feedback
 
 
 def decode_delta(frame: bytes, schema: Schema, mask: Mask) -> dict[str, Array]:
@@ -178,21 +186,24 @@ def _clip_factor(tensors: Mapping[str, Array], schema: Schema, plan: UploadPlan)
 
 
 def _top(values: Floats, schema: Schema, mask: Mask, name: str, plan: UploadPlan) -> Floats:
-    """The share `top` of the alive weights of a matrix, largest magnitudes first, ties by position; at least one."""
+    """The share `top` of a tensor's alive weights, largest magnitudes first, ties by position; at least one."""
     spec = schema[name]
-    if plan.top >= 1.0 or len(spec.shape) < 2:
+    if plan.top >= 1.0:
         return values
+    is_matrix = len(spec.shape) > 1
     flat = values.reshape(-1)
     alive = int(np.count_nonzero(mask.alive[name])) if spec.role is Role.PRUNABLE else flat.size
-    keep = min(alive, max(1, round(plan.top * alive)))
-    if keep >= flat.size:
+    share = plan.top if is_matrix else max(plan.top, LEAST_OF_VECTORS)
+    keep = min(alive, max(1, round(share * alive)))
+    if keep in (0, flat.size):
         return values
     magnitude = np.abs(flat)
     threshold = np.partition(magnitude, flat.size - keep)[flat.size - keep]
     chosen = magnitude > threshold
     ties = np.flatnonzero(magnitude == threshold)[: keep - int(np.count_nonzero(chosen))]
     chosen[ties] = True
-    return np.where(chosen, flat, np.float32(0)).reshape(spec.shape)
+    kept = np.where(chosen, flat, np.float32(0)).reshape(spec.shape)
+    return np.sign(kept) * magnitude[chosen].mean() if is_matrix and _signs_only(plan) else kept
 
 
 def _norm(arrays: Mapping[str, Floats]) -> float:

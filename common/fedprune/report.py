@@ -57,6 +57,9 @@ class RoundReport:
     work_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     residual_norm: float = 0.0
+    plan: str = ""
+    plan_reason: str = ""
+    link_bytes_per_s: float | None = None
     model_version: int = 0
     mask_version: int = 0
     mask_changed: bool = False

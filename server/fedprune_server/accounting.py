@@ -8,6 +8,7 @@ and their repetition count as `retransmit`, so that the price of a bad link show
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from fedprune.codec import account
 from fedprune.ledger import Direction, Entry, Kind, Ledger
@@ -89,3 +90,11 @@ class Accounts:
     def _by_kind(self, member: Member, direction: Direction, data: memoryview) -> None:
         for kind, count in account(data).items():
             self.add(member, direction, Kind(kind), count)
+
+
+def slowest_link(entries: Sequence[Entry], linked_s: Mapping[int, float]) -> float | None:
+    """Bytes a second of the slowest client: what each moved in a round, by the seconds that its transfers took."""
+    moved: defaultdict[int, int] = defaultdict(int)
+    for entry in entries:
+        moved[entry.client] += entry.bytes
+    return min((moved[client] / s for client, s in linked_s.items() if s > 0 and moved[client]), default=None)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fedprune.codec import Limits
 from fedprune.config import RunConfig
+from fedprune.content import content_digest
 from fedprune.errors import ConfigError, FedpruneError, LocalError
 from fedprune.mask import Mask
 from fedprune.report import RoundReport, RunReport
@@ -22,6 +23,7 @@ from fedprune.sockets import SocketMeter
 from fedprune.tensor import Schema
 from fedprune_server import plan
 from fedprune_server.accounting import Accounts
+from fedprune_server.autoplan import Choice, decide
 from fedprune_server.closing import Closing, Evaluator
 from fedprune_server.course import Course
 from fedprune_server.members import Members
@@ -154,6 +156,12 @@ def build_run(
     output.open(unpublished=resumed.state.round if resumed and resumed.state.unevaluated else None)
     output.keep_mask(versions.latest.mask)
     rules = plan.rules(config, clients_evaluate=site.evaluator is None)
+    bounds = plan.bounds(config, schema)
+
+    def choose(round_: int) -> Choice | None:
+        rows = [row for number, row in sorted(output.rounds.items()) if number < round_]
+        return decide(rows, bounds) if bounds else None
+
     closing = Closing(
         store=store,
         run_id=run_id,
@@ -163,7 +171,7 @@ def build_run(
         pruner=pruner,
         evaluate=site.evaluator,
         due=rules.due,
-        broadcast=lambda n: plan.broadcast_plan(config, round_=n),
+        broadcast=lambda n: plan.broadcast_plan(plan.chosen(config, choose(n)), round_=n),
         clock=time.monotonic,
     )
     run = Run(
@@ -177,6 +185,8 @@ def build_run(
         output=output,
         state=resumed.state if resumed else Course(rules=rules),
         more=more,
+        choose=choose,
+        first_sha256=content_digest(schema, site.workshop.first_arrays(config)),
         say=site.say,
         at=site.failpoint,
         loop=loop,

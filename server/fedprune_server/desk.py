@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedprune import wire
@@ -13,18 +13,21 @@ from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import UploadPlan
 from fedprune.work import Work as WorkValue
 from fedprune_server import plan
+from fedprune_server.autoplan import Choice
 from fedprune_server.members import Members
 from fedprune_server.store import AssignmentRecord, Work
 
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """The assignments of one run, by client."""
+    """The assignments of one run, by client. `first_sha256` is the digest of the weights that the run's seed gives."""
 
     config: RunConfig
     run_id: str
     schema: Schema
     members: Members
+    choose: Callable[[int], Choice | None]
+    first_sha256: bytes
     _given: dict[int, Assignment] = field(default_factory=dict)
 
     def take_over(self, assigned: Mapping[int, Assignment]) -> None:
@@ -59,8 +62,9 @@ class Desk:
     def _work(self, round_: int, kind: Work, shard: int) -> tuple[WorkValue, UploadPlan]:
         if kind is Work.EVALUATE:
             return plan.evaluate_work(self.config), UploadPlan()
-        work = plan.train_work(self.config, round_=round_, shard=shard)
-        return work, plan.upload_plan(self.config, round_=round_, shard=shard)
+        config = plan.chosen(self.config, self.choose(round_))
+        work = plan.train_work(config, round_=round_, shard=shard)
+        return work, plan.upload_plan(config, round_=round_, shard=shard)
 
     def send(self, client: int) -> None:
         """Tell a client what it was given, for the first time or again."""
@@ -91,6 +95,7 @@ class Desk:
             roles=wire.role_numbers(self.schema),
             held_out=self.config.training.held_out,
             seed=self.config.run.seed,
+            first_sha256=self.first_sha256,
         )
         self.members.tell(client, pb.CoordinatorMessage(start=start))
 

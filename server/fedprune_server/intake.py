@@ -217,7 +217,6 @@ def receipt_message(record: ReceiptRecord) -> pb.Receipt:
     """A stored receipt as a message."""
     return pb.Receipt(
         assignment_id=record.assignment_id,
-        sha256=record.sha256,
         verdict=VERDICTS[record.verdict],
         reason=record.reason,
     )

@@ -29,6 +29,7 @@ from fedprune.report import AccuracySource, LayerReport, RoundReport, RunReport,
 from fedprune.sockets import Counters
 from fedprune.tensor import Schema
 from fedprune.traffic import Traffic
+from fedprune_server.autoplan import Choice
 from fedprune_server.closing import Closed, Score
 from fedprune_server.events import EndRun
 from fedprune_server.store import Store, digests_of
@@ -79,6 +80,8 @@ class Output:
         seconds: float,
         transfers: Traffic,
         evaluation_s: float,
+        choice: Choice | None = None,
+        link_bytes_per_s: float | None = None,
     ) -> RoundReport:
         """The report of a round that is about to be committed."""
         mask = closed.prepared.mask
@@ -101,6 +104,9 @@ class Output:
             work_seconds=max((r.work_s for r in closed.receipts), default=0.0),
             evaluation_seconds=evaluation_s,
             residual_norm=residual_norm(closed),
+            plan=str(choice.rung) if choice else "",
+            plan_reason=choice.reason if choice else "",
+            link_bytes_per_s=link_bytes_per_s,
             model_version=closed.prepared.version.model,
             mask_version=mask.version,
             mask_changed=closed.proposal is not None,

@@ -10,8 +10,10 @@ import hashlib
 
 from fedprune.config import RunConfig
 from fedprune.pruning import Floors, PruningPlan
+from fedprune.tensor import Schema
 from fedprune.work import EvaluateWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
+from fedprune_server.autoplan import Bounds, Choice
 from fedprune_server.course import Rules
 
 
@@ -96,6 +98,33 @@ def train_work(config: RunConfig, *, round_: int, shard: int) -> TrainWork:
 def evaluate_work(config: RunConfig) -> EvaluateWork:
     """How a client scores a version on what it held out."""
     return EvaluateWork(batch_size=max(config.training.batch_size, 256))
+
+
+def bounds(config: RunConfig, schema: Schema) -> Bounds | None:
+    """Within what the plan is chosen; None where the file fixes it."""
+    compression = config.compression
+    if compression.plan == "fixed":
+        return None
+    return Bounds(
+        coarsest=compression.coarsest,
+        least_top=compression.least_top,
+        tolerance=compression.tolerance,
+        weights=schema.parameters,
+    )
+
+
+def chosen(config: RunConfig, choice: Choice | None) -> RunConfig:
+    """The run file with the plan of one round in it."""
+    if choice is None:
+        return config
+    rung = {"plan": "fixed", "up": choice.rung.values, "down": choice.rung.values, "top": choice.rung.top}
+    return config.model_copy(update={"compression": config.compression.model_copy(update=rung)})
+
+
+def coarsest(config: RunConfig, schema: Schema) -> RunConfig:
+    """The run file with the coarsest plan in it that the run may come to."""
+    within = bounds(config, schema)
+    return chosen(config, Choice(rung=within.ladder[-1], reason="the coarsest") if within else None)
 
 
 def upload_plan(config: RunConfig, *, round_: int, shard: int, residual_epoch: int = 0) -> UploadPlan:

@@ -22,7 +22,8 @@ from fedprune.parts import Part
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events, rounds
-from fedprune_server.accounting import Accounts
+from fedprune_server.accounting import Accounts, slowest_link
+from fedprune_server.autoplan import Choice
 from fedprune_server.closing import Closed, Closing, average
 from fedprune_server.course import Course, Phase
 from fedprune_server.desk import Desk
@@ -52,6 +53,8 @@ class Run:
         output: Output,
         state: Course,
         more: bool,
+        choose: Callable[[int], Choice | None],
+        first_sha256: bytes,
         say: Callable[[str], None],
         at: Callable[[str], None],
         loop: asyncio.AbstractEventLoop,
@@ -83,7 +86,17 @@ class Run:
         self._farewell: pb.CoordinatorMessage | None = None
         self._sent_home: set[int] = set()
         self._timers = Timers(self._ring)
-        self._desk = Desk(config=config, run_id=run_id, schema=closing.schema, members=members)
+        self._choose = choose
+        self._desk = Desk(
+            config=config,
+            run_id=run_id,
+            schema=closing.schema,
+            members=members,
+            choose=choose,
+            first_sha256=first_sha256,
+        )
+        # Seconds of the open round that each client spent on other things than its work.
+        self._linked_s: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened_s = time.monotonic()
         self._warned_of_stall = False
@@ -176,6 +189,7 @@ class Run:
         if receipt.size:
             self.accounts.received(member, data)
         if self._awaits(receipt.round, receipt.kind):
+            self._linked_s[member.index] = time.monotonic() - self._opened_s - receipt.work_s
             self.dispatch(events.Accepted(member.index))
 
     def _refused(self, member: Member, record: AssignmentRecord, reason: str) -> None:
@@ -212,6 +226,7 @@ class Run:
 
     def _open_round(self, effect: events.OpenRound) -> None:
         self._opened_s = time.monotonic()
+        self._linked_s.clear()
         self.accounts.round = effect.round
         record = RoundRecord(
             run_id=self.run_id,
@@ -222,7 +237,10 @@ class Run:
         )
         records = self._prepare(effect.round, Work.TRAIN, effect.cohort)
         self.store.open_round(record, records)
+        choice = self._choose(effect.round)
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
+        if choice is not None:
+            log.info("%s: round %d: %s", self.run_id, effect.round, choice)
         self._desk.send_new(effect.cohort)
         self.at("assignments-sent")
 
@@ -289,6 +307,8 @@ class Run:
             seconds=time.monotonic() - self._opened_s,
             transfers=transfers,
             evaluation_s=closed.evaluation_s,
+            choice=self._choose(round_),
+            link_bytes_per_s=slowest_link(entries, self._linked_s),
         )
         record = closed.prepared.record
         await asyncio.to_thread(self.store.commit_version, record, report_json=row.to_json(), entries=entries)

@@ -90,8 +90,9 @@ class Server:
         for config in self.configs:
             schema = self.workshop.schema_for(config)
             Pruner(plan.pruning_plan(config), config.run.rounds).check(schema)
-            check_schema(plan.upload_plan(config, round_=config.run.rounds, shard=0), schema)
-            check_schema(plan.broadcast_plan(config, round_=config.run.rounds), schema)
+            coarsest = plan.coarsest(config, schema)
+            check_schema(plan.upload_plan(coarsest, round_=config.run.rounds, shard=0), schema)
+            check_schema(plan.broadcast_plan(coarsest, round_=config.run.rounds), schema)
             self.workshop.first_arrays(config)
 
     async def run(self) -> bool:

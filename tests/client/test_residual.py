@@ -69,6 +69,24 @@ def test_a_receipt_that_comes_twice_moves_once(client: Client) -> None:
     assert (client.load().residual["w"] == 1.0).all()
 
 
+def test_what_was_abandoned_and_is_answered_late_does_not_take_the_memory_back(client: Client) -> None:
+    """A client that gave round 1 up, went on, and was restarted: the answer to round 1 comes after that to round 2."""
+    client.stage(7, round_=1)
+    client.stage(8, round_=2)
+    client.file.settle(8, accepted=True)
+    client.file.settle(7, accepted=False)
+    assert (client.load(round_=3).residual["w"] == 1.0).all()
+    assert len(list(client.folder.iterdir())) == 1
+
+
+def test_a_round_that_is_done_again_counts_by_its_last_answer(client: Client) -> None:
+    client.stage(7, round_=1)
+    client.file.settle(7, accepted=False)
+    client.stage(8, round_=1)
+    client.file.settle(8, accepted=True)
+    assert (client.load().residual["w"] == 1.0).all()
+
+
 def test_an_absence_is_counted_in_rounds(client: Client) -> None:
     client.stage(7, round_=1)
     client.file.settle(7, accepted=True)

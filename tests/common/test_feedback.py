@@ -95,11 +95,29 @@ def test_only_the_largest_of_each_matrix_travel_and_never_none() -> None:
     sent = send(Memory(), step, plan).sent
     assert np.count_nonzero(sent["hidden"]) == 6
     assert np.count_nonzero(sent["last"]) == 2
-    assert np.count_nonzero(sent["bias"]) == 12
+    assert np.count_nonzero(sent["bias"]) == 1, "a tenth of a bias, however small the share of matrices"
     kept = np.abs(step["hidden"])[sent["hidden"] != 0].min()
     assert kept >= np.abs(step["hidden"])[sent["hidden"] == 0].max()
     least = send(Memory(), step, UploadPlan(values="fp16", top=1e-6, error_feedback=True)).sent
     assert np.count_nonzero(least["last"]) == 1
+
+
+def test_ternary_with_feedback_sends_the_sign_of_each_chosen_one_times_their_mean() -> None:
+    step = change(np.random.default_rng(2))
+    sent = send(Memory(), step, UploadPlan(values="ternary", top=0.05, error_feedback=True)).sent["hidden"]
+    chosen = np.abs(step["hidden"]) >= np.sort(np.abs(step["hidden"]).reshape(-1))[-6]
+    assert np.array_equal(sent != 0, chosen), "none of the chosen is rounded away again"
+    np.testing.assert_allclose(
+        sent[chosen], np.sign(step["hidden"][chosen]) * np.abs(step["hidden"][chosen]).mean(), rtol=1e-6
+    )
+
+
+def test_ternary_without_feedback_is_right_on_average() -> None:
+    step = change(np.random.default_rng(2))
+    plans = [UploadPlan(values="ternary", top=0.05, seed=seed) for seed in range(400)]
+    mean = np.mean([send(Memory(), step, plan).sent["hidden"] for plan in plans], axis=0)
+    chosen = mean != 0
+    np.testing.assert_allclose(mean[chosen], step["hidden"][chosen], rtol=0.2)
 
 
 def test_ties_are_broken_by_position() -> None:

@@ -197,7 +197,7 @@ async def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert {event["client"] for event in events if event["event"].startswith("train accepted")} == {0, 1, 2}
     ledger = (folder / "ledger.csv").read_text().splitlines()
     assert ledger[0] == "client,round,direction,kind,bytes"
-    assert {Kind.SNAPSHOT.value, Kind.VALUES.value, Kind.CONTROL.value} <= {line.split(",")[3] for line in ledger}
+    assert {Kind.MASK.value, Kind.VALUES.value, Kind.CONTROL.value} <= {line.split(",")[3] for line in ledger}
 
 
 async def test_a_port_that_is_in_use(tmp_path: Path) -> None:

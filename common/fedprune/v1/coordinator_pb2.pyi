@@ -399,12 +399,15 @@ class Start(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     HELD_OUT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    FIRST_SHA256_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     run_name: _builtins.str
     rounds: _builtins.int
     held_out: _builtins.float
     """Share of the client's training data kept out of training, for evaluation."""
     seed: _builtins.int
+    first_sha256: _builtins.bytes
+    """Digest of version 0 under a full mask: who draws the same weights from the seed need not fetch them."""
     @_builtins.property
     def shard(self) -> Global___Shard: ...
     @_builtins.property
@@ -421,10 +424,11 @@ class Start(_message.Message):
         roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
         held_out: _builtins.float = ...,
         seed: _builtins.int = ...,
+        first_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_out", b"held_out", "roles", b"roles", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "seed", b"seed", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sha256", b"first_sha256", "held_out", b"held_out", "roles", b"roles", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "seed", b"seed", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -966,24 +970,21 @@ class Receipt(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.int
-    sha256: _builtins.str
     verdict: Global___Verdict.ValueType
     reason: _builtins.str
     def __init__(
         self,
         *,
         assignment_id: _builtins.int = ...,
-        sha256: _builtins.str = ...,
         verdict: Global___Verdict.ValueType = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "reason", b"reason", "sha256", b"sha256", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "reason", b"reason", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
