@@ -128,9 +128,15 @@ class Link:
         """Send one sealed result until it has its receipt, in smaller chunks after each break: on a slow link a large
         one may never arrive in time."""
         sizes = (max(chunk_bytes >> breaks, min(chunk_bytes, SMALLEST_CHUNK_BYTES)) for breaks in itertools.count())
-        return await self._persist(
-            f"submitting assignment {begin.assignment_id}", lambda: self._submit_once(begin, frame, next(sizes))
-        )
+
+        async def call() -> pb.Receipt:
+            try:
+                return await self._submit_once(begin, frame, next(sizes))
+            finally:
+                # A refusal that crosses our bytes is lost on the way; the next time it is waited for, as is the offset.
+                begin.eager = False
+
+        return await self._persist(f"submitting assignment {begin.assignment_id}", call)
 
     async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int) -> pb.Receipt:
         call: Any = self._stub.Submit(metadata=self._identity)

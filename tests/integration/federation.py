@@ -137,7 +137,7 @@ class Federation:
         return self.reports[-1]
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[asyncio.Task[bool]]:
+    async def serving(self, *, longest_s: float = LONGEST_S) -> AsyncIterator[asyncio.Task[bool]]:
         """The coordinator's task while it runs; it has ended, with its clients, when the block is left."""
         self.server.check()
         serving = asyncio.create_task(self.server.run())
@@ -145,7 +145,7 @@ class Federation:
             await asyncio.sleep(0.001)
         try:
             # Before pytest's own limit, which would not let the sockets be closed.
-            async with asyncio.timeout(LONGEST_S):
+            async with asyncio.timeout(longest_s):
                 yield serving
         finally:
             for site in self.sites:
