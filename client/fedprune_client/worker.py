@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from fedprune.assignment import Assignment
 from fedprune.errors import LocalError
-from fedprune.work import EvaluateWork, TrainWork
-from fedprune_client.encoding import encode
+from fedprune.work import EvaluateWork, ScoreWork, TrainWork
+from fedprune_client.encoding import encode, encode_scored
 from fedprune_client.outbox import Outbox
 from fedprune_client.replica import Replica
 from fedprune_client.residual import ResidualFile
+from fedprune_client.scoring import score
 from fedprune_client.training import Trainer
 
 
@@ -32,6 +33,8 @@ class Worker:
                 self._train(assignment, work, on_step, stop)
             case EvaluateWork() as work:
                 self._evaluate(assignment, work)
+            case ScoreWork() as work:
+                self._score(assignment, work, stop)
             case _:
                 raise LocalError("this client cannot do such work", seen=type(assignment.work).__name__)
 
@@ -51,6 +54,15 @@ class Worker:
         began_s = time.monotonic()
         found = self.trainer.evaluate(self.replica.weights, work)
         self._seal(assignment, b"", found.examples, found.metrics, work_s=time.monotonic() - began_s)
+
+    def _score(self, assignment: Assignment, work: ScoreWork, stop: Callable[[], bool]) -> None:
+        assert self.replica.mask is not None
+        began_s = time.monotonic()
+        scored = score(self.trainer, self.replica.weights, self.replica.mask, work, stop=stop)
+        if scored is None:
+            return
+        work_s = time.monotonic() - began_s
+        self._seal(assignment, encode_scored(assignment, self.replica.mask, scored), scored.examples, {}, work_s=work_s)
 
     def _seal(
         self,

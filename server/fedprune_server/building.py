@@ -23,7 +23,7 @@ from fedprune.tensor import Schema
 from fedprune_server import plan
 from fedprune_server.accounting import Accounts
 from fedprune_server.closing import Closing, Evaluator
-from fedprune_server.course import Course
+from fedprune_server.course import Course, Rules
 from fedprune_server.members import Members
 from fedprune_server.output import Output
 from fedprune_server.pruner import Pruner
@@ -153,7 +153,7 @@ def build_run(
     resumed = _restore(site, config, run_id, store, versions, output, pruner)
     output.open(unpublished=resumed.state.round if resumed and resumed.state.unevaluated else None)
     output.keep_mask(versions.latest.mask)
-    rules = plan.rules(config, clients_evaluate=site.evaluator is None)
+    rules = _rules(site, config, pruner)
     closing = Closing(
         store=store,
         run_id=run_id,
@@ -184,6 +184,10 @@ def build_run(
     return run, resumed
 
 
+def _rules(site: Site, config: RunConfig, pruner: Pruner) -> Rules:
+    return plan.rules(config, clients_evaluate=site.evaluator is None, scored=pruner.scored_rounds)
+
+
 def _output(site: Site, config: RunConfig, folder: Path, *, schema: Schema) -> Output:
     return Output(
         folder=folder,
@@ -204,8 +208,9 @@ def _restore(
     found = store.recover(run_id)
     if found.latest is None:
         arrays, mask = site.workshop.first_arrays(config), Mask.full(versions.schema)
-        # A mask chosen before anybody trains is part of the first version.
-        proposal = pruner.propose(round=0, weights=arrays, mask=mask, next_mask_version=1)
+        # A mask chosen before anybody trains is part of the first version, unless clients have to score it first.
+        asks = pruner.needs(round=0, mask=mask) is not None
+        proposal = None if asks else pruner.propose(round=0, weights=arrays, mask=mask, next_mask_version=1)
         if proposal:
             mask = proposal.mask
             mask.apply(arrays)
@@ -219,4 +224,4 @@ def _restore(
     if not found.shards:
         site.say(f"resuming run {run_id}: no client had begun to work")
         return None
-    return resumption(found, plan.rules(config, clients_evaluate=site.evaluator is None), output.rounds)
+    return resumption(found, _rules(site, config, pruner), output.rounds)
