@@ -8,6 +8,7 @@ not zero. Under a ternary plan a vote says where, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +66,8 @@ def read_growth(data: memoryview, mask: Mask, version: Version) -> tuple[dict[st
     return places, gradients
 
 
-class Whole(Mapping[str, Floats]):
-    """Arrays by name, of the tensors' shapes, zero off the mask; each is decoded when it is asked for. Asked in the
+class Whole(Mapping[str, NDArray[Any]]):
+    """The prunable tensors of a frame by name, of their shapes and dtypes, zero off the mask; each is decoded when it is asked for. Asked in the
     order of the schema a frame is read once, and one tensor is in memory at a time."""
 
     def __init__(self, mask: Mask, open_: Callable[[], Items]) -> None:
@@ -74,7 +75,7 @@ class Whole(Mapping[str, Floats]):
         self._open = open_
         self._rest = open_()
 
-    def __getitem__(self, name: str) -> Floats:
+    def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._mask.alive:
             raise KeyError(name)
         found = self._next(name)
@@ -85,16 +86,20 @@ class Whole(Mapping[str, Floats]):
             raise DecodeError(f"a frame without tensor {name!r}")
         return found
 
+    def spec(self, name: str) -> TensorSpec:
+        """What tensor it is."""
+        return self._mask.schema[name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._mask.alive)
 
     def __len__(self) -> int:
         return len(self._mask.alive)
 
-    def _next(self, name: str) -> Floats | None:
+    def _next(self, name: str) -> NDArray[Any] | None:
         for spec, packed in self._rest:
             if spec.name == name:
-                array = np.zeros(spec.size, np.float32)
+                array = np.zeros(spec.size, spec.numpy_dtype)
                 array[self._mask.indices(name) if packed.indices is None else packed.indices] = packed.values
                 return array.reshape(spec.shape)
         return None

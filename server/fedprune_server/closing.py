@@ -19,6 +19,7 @@ from fedprune.tensor import Schema, Version
 from fedprune.work import UploadPlan
 from fedprune_server import scores
 from fedprune_server.aggregation import Aggregator, FoldInput
+from fedprune_server.judging import judged
 from fedprune_server.pruner import Need, Proposal, Pruner
 from fedprune_server.scores import Heard
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Work
@@ -104,12 +105,19 @@ class Closing:
         ]
         folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.optimizer)
         arrays = folded.arrays
+        clients = judged(inputs, before.arrays, before.mask)
+        self.pruner.observe(round=round_, weights=arrays, mask=before.mask, clients=clients)
         proposal, warnings = self._propose(round_, arrays)
         mask = proposal.mask if proposal else before.mask
         if proposal:
             mask.apply(arrays)
         prepared = self.versions.prepare(
-            arrays, mask, round_=round_, plan=self.broadcast(round_), optimizer=folded.state
+            arrays,
+            mask,
+            round_=round_,
+            plan=self.broadcast(round_),
+            optimizer=folded.state,
+            beliefs=self.pruner.beliefs.arrays() if self.pruner.beliefs else None,
         )
         began_s = self.clock()
         score = self.evaluate(prepared.arrays) if self.evaluate and self.due(round_) else None
