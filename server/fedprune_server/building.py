@@ -150,6 +150,7 @@ def build_run(
     versions = Versions(store, run_id, schema, Limits.of_update(schema))
     output = _output(site, config, folder, schema=schema)
     pruner = Pruner(plan.pruning_plan(config), config.run.rounds, seed=config.run.seed)
+    pruner.check(schema)
     resumed = _restore(site, config, run_id, store, versions, output, pruner)
     output.open(unpublished=resumed.state.round if resumed and resumed.state.unevaluated else None)
     output.keep_mask(versions.latest.mask)
@@ -214,11 +215,14 @@ def _restore(
         if proposal:
             mask = proposal.mask
             mask.apply(arrays)
+            output.explain_first(proposal)
         first = versions.prepare(arrays, mask, round_=0, plan=None)
         store.commit_version(first.record)
         versions.adopt(first)
         return None
     versions.restore(found.latest)
+    if pruner.beliefs is not None and versions.latest.beliefs:
+        pruner.beliefs.restore(versions.latest.beliefs)
     output.rounds.update({n: RoundReport.from_json(text) for n, text in store.reports(run_id).items() if text})
     output.clients = len(found.shards)
     if not found.shards:

@@ -308,6 +308,8 @@ class Run:
         self._versions.adopt(closed.prepared)
         self.at("version-adopted")
         self._output.keep_mask(closed.prepared.mask)
+        if closed.proposal is not None:
+            self._output.explain_first(closed.proposal)
 
     def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
         found = self.store.receipts(self.run_id, effect.round, Work.EVALUATE)

@@ -17,7 +17,7 @@ from fedprune.tensor import Schema
 from fedprune.torch import assign_roles, build_model, signature, to_arrays
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import ScoreWork
-from fedprune_client import worker
+from fedprune_client import encoding
 from fedprune_client.scoring import Scored, score
 from fedprune_client.training import Trainer
 from fedprune_client.transport import Link
@@ -56,6 +56,13 @@ async def test_before_round_1_the_clients_score_the_first_model(tmp_path: Path) 
     assert chosen.density == pytest.approx(0.5, abs=0.01)
     assert [r.mask_version for r in federation.rounds] == [1, 1, 1]
     assert [r.model_version for r in federation.rounds] == [2, 3, 4]
+    # Why it looks so stands in the first round's report.
+    told = federation.rounds[0].layers
+    assert [(layer.name, layer.score) for layer in told] == [(name, "snip") for name in chosen.alive]
+    assert [layer.alive for layer in told] == [int(bits.sum()) for bits in chosen.alive.values()]
+    assert [layer.before for layer in told] == [bits.size for bits in chosen.alive.values()]
+    assert all(layer.threshold is not None for layer in told)
+    assert federation.rounds[1].layers == ()
     # By hand: |g w| of each client on the first weights, weighted by examples, the largest half.
     total = by_hand(task, schema)
     names = list(chosen.alive)
@@ -100,7 +107,7 @@ async def test_every_score_from_data_prunes_in_the_middle_of_a_run(tmp_path: Pat
     assert [r.clients_counted for r in federation.rounds] == [3, 3, 3]
 
 
-@pytest.mark.parametrize("regrow", ["votes", "gradient"])
+@pytest.mark.parametrize("regrow", ["votes", "gradient", "posterior"])
 async def test_weights_are_exchanged_by_what_the_clients_ask_for(tmp_path: Path, regrow: str) -> None:
     task = task_file(tmp_path)
     federation = Federation(tmp_path, task, [run_file(*REGROW, f"pruning.regrow='{regrow}'")])
@@ -111,6 +118,12 @@ async def test_weights_are_exchanged_by_what_the_clients_ask_for(tmp_path: Path,
     assert counts == counts[:1] * 4
     assert len({m.fingerprint for m in masks}) == 4
     assert len({r.density for r in federation.rounds}) == 1
+    changes = [r for r in federation.rounds if r.mask_changed]
+    assert [r.round for r in changes] == [1, 2, 3]
+    assert all(sum(layer.grown for layer in r.layers) > 0 for r in changes)
+    assert {layer.score for r in changes for layer in r.layers} == {
+        "posterior" if regrow == "posterior" else "magnitude"
+    }
 
 
 async def test_votes_are_smaller_than_gradients_and_both_than_scores(tmp_path: Path) -> None:
@@ -141,7 +154,7 @@ async def test_a_client_whose_scores_are_none_is_refused_alone_and_still_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of three sends its scores as if the mask were another: the others decide, and all three train."""
-    honest = worker.encode_scored
+    honest = encoding.encode_scored
     lies: list[int] = []
 
     def lie(assignment: Any, mask: Mask, scored: Scored) -> bytes:
@@ -150,7 +163,7 @@ async def test_a_client_whose_scores_are_none_is_refused_alone_and_still_trains(
             return honest(assignment, mask, scored)[:-1] + b"?"
         return honest(assignment, mask, scored)
 
-    monkeypatch.setattr(worker, "encode_scored", lie)
+    monkeypatch.setattr("fedprune_client.worker.encode_scored", lie)
     federation = Federation(tmp_path, task_file(tmp_path), [run_file(*SNIP)])
     assert await federation.run()
     assert lies
