@@ -12,13 +12,14 @@ ARGS ?=
 JOBS ?= auto
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format bench protos docs clean
+.PHONY: help demo test lint format bench faults protos docs clean
 
 help:
 	@echo "make demo     a federation on this machine: dense, then pruned to a tenth; about a minute"
 	@echo "make test     the whole test suite"
 	@echo "make lint     ruff and mypy"
-	@echo "make bench    the figures we publish"
+	@echo "make bench    the figures we publish, all of them or ARGS=NAME"
+	@echo "make faults   kill coordinators at 200 random instants and at every named point, and compare"
 	@echo "make protos   the wire code from protos/"
 	@echo "make docs     the reference pages from the code"
 	@echo "make clean    remove what was built, .venv too"
@@ -39,7 +40,13 @@ format: $(VENV)/developing
 	$(BIN)/ruff format $(CODE)
 
 bench: $(VENV)/developing
-	$(BIN)/fedprune bench $(ARGS)
+	@for name in $(or $(ARGS),$(filter-out faults,$(basename $(notdir $(wildcard bench/*.py))))); do \
+		echo "== $$name"; $(BIN)/fedprune bench $$name || exit 1; done
+
+# The suite kills fewer: a full run takes long.
+faults: $(VENV)/developing
+	$(BIN)/python bench/faults.py random --kills $(or $(KILLS),200)
+	$(BIN)/python bench/faults.py points --each 3
 
 protos: $(VENV)/developing
 	$(BIN)/python protos/generate.py

@@ -24,12 +24,12 @@ SEEDS = (1, 2, 3, 4, 5)
 
 def main() -> None:
     results = [_one(seed) for seed in SEEDS]
-    table = Table(title="digits, dense against density 0.1, by seed", title_justify="left", highlight=False)
-    for heading in ("seed", "dense", "pruned", "gap", "raw up", "raw down", "same codec up", "down", "0.93/q"):
-        table.add_column(heading, justify="right")
+    table = Table(title="digits, density 0.1 against dense; raw and same codec", title_justify="left", highlight=False)
+    for heading in ("seed", "dense", "pruned", "gap", "raw up", "raw down", "same up", "same down", "0.93/q"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for found in results:
         ratios = [times(found[baseline][way]) for baseline in ("raw", "same_codec") for way in ("up", "down")]
-        accuracy = (percent(found["dense"], digits=2), percent(found["pruned"], digits=2))
+        accuracy = (percent(found["dense"]), percent(found["pruned"]))
         gap = f"{100 * (found['dense'] - found['pruned']):.2f}"
         table.add_row(str(found["seed"]), *accuracy, gap, *ratios, times(0.93 / found["q"]))
     Console().print(table)

@@ -19,12 +19,21 @@ def model() -> nn.Module:
 
 
 def train_data(shard: Shard) -> TensorDataset:
-    with np.load(DATA) as arrays:
-        images, labels = arrays["train_images"], arrays["train_labels"]
+    images, labels = _read("train")
     own = slice(shard.index, None, shard.count)
-    return TensorDataset(torch.from_numpy(images[own]).float() / 16, torch.from_numpy(labels[own]).long())
+    return TensorDataset(images[own], labels[own])
+
+
+def test_data() -> TensorDataset:
+    return TensorDataset(*_read("test"))
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     images, labels = batch
     return cross_entropy(model(images), labels)
+
+
+def _read(part: str) -> tuple[Tensor, Tensor]:
+    with np.load(DATA) as arrays:
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    return torch.from_numpy(images).float() / 16, torch.from_numpy(labels).long()

@@ -11,7 +11,7 @@ from fedprune.assignment import Assignment
 from fedprune.codec import encode_update
 from fedprune.feedback import compress, is_compressed
 from fedprune.mask import Mask
-from fedprune.scoreframes import encode_growth, encode_scores
+from fedprune.score_frames import encode_growth, encode_scores
 from fedprune_client.replica import Replica
 from fedprune_client.residual import Belonging, ResidualFile
 from fedprune_client.scoring import Scored

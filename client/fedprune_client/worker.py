@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedprune.assignment import Assignment
-from fedprune.errors import LocalError
-from fedprune.work import EvaluateWork, ScoreWork, TrainWork
+from fedprune.codec import encode_update
+from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork
 from fedprune_client.encoding import encode, encode_scored
 from fedprune_client.outbox import Outbox
+from fedprune_client.reestimation import reestimate
 from fedprune_client.replica import Replica
 from fedprune_client.residual import ResidualFile
 from fedprune_client.scoring import score
@@ -35,8 +36,8 @@ class Worker:
                 self._evaluate(assignment, work)
             case ScoreWork() as work:
                 self._score(assignment, work, stop)
-            case _:
-                raise LocalError("this client cannot do such work", seen=type(assignment.work).__name__)
+            case ReestimateWork() as work:
+                self._reestimate(assignment, work, stop)
 
     def _train(
         self, assignment: Assignment, work: TrainWork, on_step: Callable[[int, int], None], stop: Callable[[], bool]
@@ -63,6 +64,19 @@ class Worker:
             return
         work_s = time.monotonic() - began_s
         self._seal(assignment, encode_scored(assignment, self.replica.mask, scored), scored.examples, {}, work_s=work_s)
+
+    def _reestimate(self, assignment: Assignment, work: ReestimateWork, stop: Callable[[], bool]) -> None:
+        """Seal a lossless update in which only the statistics have moved: it folds like any other."""
+        held = self.replica
+        assert held.mask is not None
+        began_s = time.monotonic()
+        found = reestimate(self.trainer, held.weights, work, stop=stop)
+        if found is None:
+            return
+        frame = encode_update(
+            found.weights, schema=held.schema, mask=held.mask, base=held.weights, version=assignment.version
+        )
+        self._seal(assignment, frame, found.examples, {}, work_s=time.monotonic() - began_s)
 
     def _seal(
         self,

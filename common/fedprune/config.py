@@ -95,8 +95,6 @@ class RunSection(Section):
 class TaskSection(Section):
     file: File | None = None
     """The task file; `--task` overrides it."""
-    data: File | None = None
-    """A client's `shard.path`; `--data` overrides it."""
 
 
 class ClientsSection(Section):
@@ -247,8 +245,6 @@ class NetworkSection(Section):
     """Bytes of payload in one message of a transfer."""
     heartbeat_s: Seconds = 10.0
     """Seconds between two signs of life; a client silent for three of them counts as gone."""
-    max_model_bytes: Count = 1 << 32
-    """Largest payload either side accepts."""
 
 
 class RunConfig(Section):
@@ -293,5 +289,5 @@ class RunConfig(Section):
             return None if path is None else folder / path
 
         run = self.run.model_copy(update={"init": absolute(self.run.init)})
-        places = {"file": absolute(self.task.file), "data": absolute(self.task.data)}
-        return self.model_copy(update={"run": run, "task": self.task.model_copy(update=places)})
+        task = self.task.model_copy(update={"file": absolute(self.task.file)})
+        return self.model_copy(update={"run": run, "task": task})

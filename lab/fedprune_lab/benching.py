@@ -21,10 +21,16 @@ OUT = Path("bench/out")
 
 
 def dense_run(
-    task: Path, *, clients: int, rounds: int, batch_size: int = 32, look: Callable[[int], None] | None = None
+    task: Path,
+    *,
+    clients: int,
+    rounds: int,
+    batch_size: int = 32,
+    light: bool = False,
+    look: Callable[[int], None] | None = None,
 ) -> RunReport:
-    """One dense run with one local step a round and no evaluation before the last; `look` as in `Federation`, and a
-    coordinator that is watched starts cold, as a user's does."""
+    """One dense run with one local step a round and no evaluation before the last; `light` and `look` as in
+    `Federation`, and a coordinator that is watched starts cold, as a user's does."""
     config = RunConfig(
         run=RunSection(name="bench", rounds=rounds, evaluate_every=0),
         clients=ClientsSection(expect=clients, min_clients=clients, deadline_s=120.0),
@@ -32,7 +38,13 @@ def dense_run(
     )
     with tempfile.TemporaryDirectory() as folder:
         federation = Federation(
-            configs=[config], task=task, clients=clients, out=Path(folder) / "run", cold=look is not None, look=look
+            configs=[config],
+            task=task,
+            clients=clients,
+            out=Path(folder) / "run",
+            cold=look is not None,
+            light=light,
+            look=look,
         )
         (run,), _ = federation.run(LineView(Console(stderr=True)))
     return run

@@ -42,6 +42,7 @@ class Federation:
     out: Path
     relay: bool = False
     cold: bool = False
+    light: bool = False
     look: Callable[[int], None] | None = None
 
     def run(self, view: View) -> tuple[list[RunReport], Crossed | None]:
@@ -55,9 +56,10 @@ class Federation:
             # Being told to end is treated like Ctrl-C: end everything, say so, go.
             stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
             relay = stack.enter_context(relay_in_background(HOST, port)) if self.relay else None
-            where = f"on {HOST}:{port}"
-            view.say(f"starting 1 coordinator and {self.clients} clients, each a process of its own, {where}")
-            server, clients = self._coordinator(port), self._clients(relay.port if relay else port)
+            how = "in two processes" if self.light else "each a process of its own"
+            view.say(f"starting 1 coordinator and {self.clients} clients, {how}, on {HOST}:{port}")
+            dialled = relay.port if relay else port
+            server, clients = self._coordinator(port), self._crowds(dialled) if self.light else self._clients(dialled)
             groups = (
                 [Processes([server], warm=None), Processes(clients)] if self.cold else [Processes([server, *clients])]
             )
@@ -80,6 +82,18 @@ class Federation:
         common = ["client", "--server", f"{HOST}:{port}", "--task", str(self.task), "--threads", "1", "--state", state]
         names = [f"client-{number}" for number in range(1, self.clients + 1)]
         return [Job(name=n, arguments=[*common, "--name", n], log=str(self.out / f"{n}.log")) for n in names]
+
+    def _crowds(self, port: int) -> list[Job]:
+        half = self.clients // 2
+        return [
+            Job(
+                name=name,
+                arguments=[f"{HOST}:{port}", str(self.task), str(count), name],
+                log=str(self.out / f"{name}.log"),
+                module="fedprune_lab.light",
+            )
+            for name, count in (("left", half), ("right", self.clients - half))
+        ]
 
     def _attend(self, groups: Sequence[Processes], view: View) -> None:
         """Show rounds until every process has ended well."""

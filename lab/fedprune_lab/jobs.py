@@ -15,11 +15,13 @@ WARM_MODULES = ("torch._dynamo", "fedprune_server.serve", "fedprune_client.start
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One command line of `fedprune`; what it prints goes to the file `log`."""
+    """One command line of `fedprune`, or of another module with a `run(arguments) -> int`; what it prints goes to the
+    file `log`."""
 
     name: str
     arguments: list[str]
     log: str
+    module: str = "fedprune_lab.cli"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

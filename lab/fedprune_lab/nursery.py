@@ -22,7 +22,6 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any, TextIO
 
-from fedprune_lab import cli
 from fedprune_lab.jobs import Ended, Job
 
 
@@ -33,7 +32,7 @@ def main(asked: TextIO, told: TextIO) -> None:
     plan = json.loads(asked.readline() or '{"warm": null, "jobs": []}')
     for module in plan["warm"] or ():
         import_module(module)
-    start = _spawn if plan["warm"] is None else _fork
+    start = _spawn if plan["warm"] is None else fork
     names = {start(job): job.name for job in (Job(**job) for job in plan["jobs"])}
     _tell(told, {name: pid for pid, name in names.items()})
     # Asked to end, the jobs end; we stay until the last of them has.
@@ -49,7 +48,8 @@ def _tell(told: TextIO, what: dict[str, Any]) -> None:
     print(json.dumps(what), file=told, flush=True)
 
 
-def _fork(job: Job) -> int:
+def fork(job: Job) -> int:
+    """Run a command line in a copy of this process; gives its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -59,7 +59,7 @@ def _fork(job: Job) -> int:
         quiet = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, quiet), (1, log), (2, log)):
             os.dup2(source, target)
-        code = cli.run(job.arguments)
+        code = import_module(job.module).run(job.arguments)
     finally:
         # What would print the traceback lies beyond `os._exit`.
         if sys.exception() is not None:
@@ -72,7 +72,7 @@ def _fork(job: Job) -> int:
 
 def _spawn(job: Job) -> int:
     with open(job.log, "ab") as log:
-        command = [sys.executable, "-c", f"from fedprune_lab import cli; raise SystemExit(cli.run({job.arguments!r}))"]
+        command = [sys.executable, "-c", f"from {job.module} import run; raise SystemExit(run({job.arguments!r}))"]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log).pid
 
 

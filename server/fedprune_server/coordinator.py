@@ -7,6 +7,7 @@ connections, the socket meter) and builds a `Run` for what does not.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,8 @@ from fedprune_server.interceptors import Caller
 from fedprune_server.members import Member, Members
 from fedprune_server.recovery import Resumption
 from fedprune_server.run import Run
+
+log = logging.getLogger("fedprune.coordinator")
 
 Queue = asyncio.Queue[pb.CoordinatorMessage | None]
 
@@ -73,7 +76,8 @@ class Coordinator:
             frozen_digest=request.frozen_digest,
             last_seen=time.monotonic(),
         )
-        self.members.admit(newcomer, own_digest=self.frozen_digest)
+        member = self.members.admit(newcomer, own_digest=self.frozen_digest)
+        log.info("joined", extra=member.names)
         return pb.JoinReply(client_index=index, coordinator_version=__version__, heartbeat_s=self.heartbeat_s)
 
     def attach(self, member: Member, peer: str) -> Queue:
@@ -93,6 +97,7 @@ class Coordinator:
         if member.queue is not queue:
             return
         member.queue = None
+        log.info("left", extra=member.names)
         if self.run is not None:
             self.run.accounts.sample_sockets()
             self.run.dispatch(events.Left(member.index))
@@ -125,15 +130,18 @@ class Coordinator:
                 member.cut()
 
     def run_of(self, run_id: str) -> Run:
-        """The current run, if it is this one. Raises `StaleError` otherwise."""
-        if self.run is None or self.run.run_id != run_id:
+        """The current run, if it is this one. Raises `StaleError` when it is another; `UnavailableError` when there is
+        none: a process that is about to end does not know what will become of the run."""
+        run = self._running()
+        if run.run_id != run_id:
             raise StaleError(
-                "this run is over",
-                seen=run_id,
-                expected=self.run.run_id if self.run else "no run",
-                next_step="Wait for the next assignment",
+                "this run is over", seen=run_id, expected=run.run_id, next_step="Wait for the next assignment"
             )
-        return self.run
+        return run
+
+    def facts(self) -> dict[str, object]:
+        """Which run and round it is, for each line of the log."""
+        return {"run": self.run.run_id, "round": self.run.state.round} if self.run is not None else {}
 
     def status(self) -> pb.StatusReply:
         """What is going on, for whoever asks."""

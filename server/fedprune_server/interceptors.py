@@ -57,7 +57,7 @@ def read_caller(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
 
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], method: str, error: FedpruneError) -> None:
-    log.info("refused %s from %s: %s", method, context.peer(), error)
+    log.info("refused %s: %s", method.rpartition("/")[2], error, extra={"peer": context.peer()})
     await context.abort(getattr(grpc.StatusCode, error.status), str(error))
 
 

@@ -15,7 +15,7 @@ from fedprune.mask import Mask
 from fedprune.pruning.beliefs import Judged
 from fedprune.pruning.floors import Scores
 from fedprune.pruning.scores import values
-from fedprune.scoreframes import Whole
+from fedprune.score_frames import Whole
 from fedprune_server.aggregation import FoldInput
 from fedprune_server.versions import Arrays
 

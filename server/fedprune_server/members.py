@@ -47,12 +47,17 @@ class Member:
         """How messages name it."""
         return f"client {self.index} ({self.identity})"
 
+    @property
+    def names(self) -> dict[str, object]:
+        """How the log names it."""
+        return {"client": self.index, "identity": self.identity}
+
     def send(self, message: pb.CoordinatorMessage) -> None:
         """Queue a message for the work stream; without one it is dropped: the next greeting says it all again."""
         if self.queue is None:
             return
         if self.queue.qsize() >= MAX_QUEUED:
-            log.warning("%s does not read its work stream: cut off", self.party)
+            log.warning("does not read its work stream: cut off", extra=self.names)
             self.cut()
             return
         self.queue.put_nowait(message)

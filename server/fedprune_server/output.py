@@ -22,6 +22,7 @@ from fedprune import __version__
 from fedprune.codec import encode_mask_set
 from fedprune.config import RunConfig
 from fedprune.errors import StoreError
+from fedprune.idle import idle_warnings, shrinkers
 from fedprune.ledger import Direction, Entry, Kind, Ledger
 from fedprune.mask import Mask
 from fedprune.report import AccuracySource, LayerReport, RoundReport, RunReport, document
@@ -87,16 +88,17 @@ class Output:
     ) -> RoundReport:
         """The report of a round that is about to be committed."""
         mask = closed.prepared.mask
-        dense = self.schema.dense_bytes
+        payload = _payload(entries)
+        dense = Traffic(up=self.schema.dense_bytes * transfers.up, down=self.schema.dense_bytes * transfers.down)
         row = RoundReport(
             round=number,
             accuracy=_accuracy(closed.score),
             density=mask.density,
             density_of_all=mask.density_of_all,
             seconds=seconds,
-            payload=_payload(entries),
+            payload=payload,
             socket=_socket(socket),
-            dense_equivalent=Traffic(up=dense * transfers.up, down=dense * transfers.down),
+            dense_equivalent=dense,
             metrics=_metrics(closed.score),
             ledger=_by_kind(entries),
             clients_asked=len(cohort),
@@ -109,12 +111,23 @@ class Output:
             mask_version=mask.version,
             mask_changed=closed.proposal is not None,
             layers=_layers(closed.proposal) if closed.proposal else self._first,
-            warnings=tuple(self._warnings),
+            warnings=(*self._warnings, *self._idle(payload, dense)),
         )
         self._warnings.clear()
         self._first = ()
         self.rounds[number] = row
         return row
+
+    def _idle(self, payload: Traffic, dense: Traffic) -> tuple[str, ...]:
+        """What moved in this round was under the mask of the round before."""
+        plan = self.config.compression
+        density = self.rounds[max(self.rounds)].density if self.rounds else 1.0
+        return idle_warnings(
+            payload,
+            dense,
+            up=shrinkers(density=density, values=plan.up, top=plan.top),
+            down=shrinkers(density=density, values=plan.down),
+        )
 
     def evaluated(self, number: int, score: Score | None) -> RoundReport:
         """The round's report with what the clients found."""

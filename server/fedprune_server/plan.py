@@ -10,7 +10,7 @@ import hashlib
 
 from fedprune.config import RunConfig
 from fedprune.pruning import Floors, PruningPlan
-from fedprune.scoreframes import PLACES_ONLY
+from fedprune.score_frames import PLACES_ONLY
 from fedprune.work import EvaluateWork, ScoreWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
 from fedprune_server.course import Rules

@@ -110,7 +110,7 @@ class Run:
                 self._halt(error)
                 return
             except FedpruneError as error:
-                log.error("run %s: %s", self.run_id, error)
+                log.error(str(error))
                 self.dispatch(events.Broken(str(error)))
                 return
 
@@ -118,7 +118,7 @@ class Run:
         """The disk or another coordinator stands in the way: end the process, leave the run to the next one.
 
         Clients are told nothing: they look for a coordinator until one is there again."""
-        log.error("run %s: %s", self.run_id, error)
+        log.error(str(error))
         self._timers.clear_all()
         if not self.ended.done():
             self.ended.set_exception(error)
@@ -163,6 +163,9 @@ class Run:
         )
 
     def _accepted(self, member: Member, receipt: ReceiptRecord, data: memoryview) -> None:
+        log.info(
+            "%s accepted: %d bytes, %d examples", receipt.kind.value, receipt.size, receipt.examples, extra=member.names
+        )
         if receipt.size:
             self.accounts.received(member, data)
         if self._awaits(receipt.round, receipt.kind):
@@ -203,7 +206,7 @@ class Run:
         self._begin_round(effect.round, self._prepare(effect.round, Work.SCORE, effect.cohort))
         self._say(f"round {effect.round}: waiting for the scores of {len(effect.cohort)} clients")
         self._desk.send_new(effect.cohort)
-        self.at("scoring-sent")
+        self.at("assignments-sent")
 
     def _open_round(self, effect: events.OpenRound) -> None:
         if effect.scored:
@@ -347,10 +350,10 @@ class Run:
 
     def _say(self, text: str) -> None:
         self.waiting_for = text
-        log.info("%s: %s", self.run_id, text)
+        log.info(text)
 
     def _warn(self, effect: events.Warn) -> None:
-        log.warning("%s: %s", self.run_id, effect.text)
+        log.warning(effect.text)
         self._tell(effect.text)
         self._output.warn(effect.text)
 
@@ -403,7 +406,7 @@ class Run:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log.error("run %s broke", self.run_id, exc_info=error)
+            log.error("the run broke", exc_info=error)
             if not self.ended.done():
                 self.ended.set_exception(error)
 

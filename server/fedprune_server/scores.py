@@ -15,7 +15,7 @@ from fedprune.mask import Mask
 from fedprune.pruning.floors import Scores
 from fedprune.pruning.regrowth import GrowthVote
 from fedprune.pruning.scores import ClientScores, combine
-from fedprune.scoreframes import read_growth, read_scores
+from fedprune.score_frames import read_growth, read_scores
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import ScoreWork

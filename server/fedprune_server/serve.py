@@ -34,6 +34,7 @@ from fedprune_server.coordinator import Coordinator
 from fedprune_server.events import EndRun
 from fedprune_server.failpoints import VARIABLE, armed
 from fedprune_server.interceptors import Border
+from fedprune_server.logs import event_log
 from fedprune_server.pruner import Pruner
 from fedprune_server.run import Run
 from fedprune_server.service import CoordinatorService
@@ -55,6 +56,8 @@ SERVER_OPTIONS = (
 FAREWELL_S = 5.0
 # How long uploads in flight get to finish when the process is told to end.
 DRAIN_S = 30.0
+# Addresses that stand for every address of this machine.
+EVERYWHERE = ("0.0.0.0", "::", "")
 
 Watcher = Callable[[RunConfig, RoundReport], None]
 
@@ -156,13 +159,17 @@ class Server:
         more: bool,
     ) -> None:
         folder, store = await asyncio.to_thread(open_store, site, config)
+        logging_to = contextlib.ExitStack()
         try:
+            logging_to.enter_context(event_log(folder, coordinator.facts))
             loop = asyncio.get_running_loop()
             run, resumed = await asyncio.to_thread(build_run, site, config, folder, store, more=more, loop=loop)
             if resumed is not None:
                 self.say(f"resuming run {run.run_id}: {resumed.found}")
             coordinator.begin(run, resumed)
             await state.set("", health_pb2.HealthCheckResponse.SERVING)
+            if not coordinator.members.connected:
+                self.say(f"run {config.run.name}: waiting for clients; join with: {self._invitation()}")
             suspended = asyncio.ensure_future(self._suspended.wait())
             either: set[asyncio.Future[Any]] = {run.ended, suspended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -178,6 +185,12 @@ class Server:
         finally:
             coordinator.run = None
             store.close()
+            logging_to.close()
+
+    def _invitation(self) -> str:
+        host = self.address.rpartition(":")[0].strip("[]")
+        reached = "THIS-MACHINE" if host in EVERYWHERE else host
+        return f"fedprune client --server {reached}:{self.port} --task {self.workshop.task.path.name}"
 
     async def _drain(
         self, coordinator: Coordinator, run: Run, server: grpc.aio.Server, state: health.aio.HealthServicer
@@ -200,6 +213,8 @@ class Server:
         """Give the clients time to hear that it is over and to hang up; those that are away, and may not know that we
         are back, `absent_s`."""
         began = time.monotonic()
+        if run.untold and absent_s:
+            self.say(f"the run is over; waiting up to {absent_s:g} s for clients that may not have heard")
         while not self._suspended.is_set():
             waited = time.monotonic() - began
             absent = run.untold if waited < absent_s else frozenset()

@@ -242,8 +242,11 @@ def test_the_same_work_gives_the_same_bits_and_moves_nothing(write_task: WriteTa
     state = torch.get_rng_state()
     scores = [run(trainer, weights, method="snip", seed=seed, batches=2, batch_size=8).scores for seed in (1, 1, 2)]
     assert torch.equal(torch.get_rng_state(), state)
-    one, same, other = (found["0.weight"] for found in scores if found is not None)
+    trainer.model.eval()
+    scores.append(run(trainer, weights, method="snip", seed=1, batches=2, batch_size=8).scores)
+    one, same, other, later = (found["0.weight"] for found in scores if found is not None)
     assert np.array_equal(one, same)
+    assert np.array_equal(one, later)
     assert not np.array_equal(one, other)
     assert all(np.array_equal(weights[n], before[n]) for n in weights)
     assert all(p.grad is None for p in trainer.model.parameters())

@@ -77,11 +77,10 @@ def test_refuses(text: str, part: str) -> None:
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text("[run]\ninit = 'first.safetensors'\n[task]\nfile = 'task.py'\ndata = '/data'\n")
+    file.write_text("[run]\ninit = 'first.safetensors'\n[task]\nfile = '/opt/task.py'\n")
     config = RunConfig.load(file)
     assert config.run.init == tmp_path / "first.safetensors"
-    assert config.task.file == tmp_path / "task.py"
-    assert config.task.data == Path("/data")
+    assert config.task.file == Path("/opt/task.py")
 
 
 def test_load_says_which_file_and_line(tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_the_resolved_file_reads_back_equal(density: float, ends: list[float], p
 
 def test_the_resolved_file_has_every_key(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text("[run]\ninit = 'a'\n[task]\nfile = 'b'\ndata = 'c'\n")
+    file.write_text("[run]\ninit = 'a'\n[task]\nfile = 'b'\n")
     written = tomllib.loads(RunConfig.load(file).to_toml())
     for name, field in RunConfig.model_fields.items():
         section = field.annotation

@@ -27,6 +27,8 @@ from fedprune_client.transport import Link
 from fedprune_server.serve import Server
 from fedprune_server.workshop import Workshop
 
+LONGEST_S = 60.0
+
 HEAD = """
 import torch
 from torch import nn
@@ -142,7 +144,9 @@ class Federation:
         while not self.server.port and not serving.done():
             await asyncio.sleep(0.001)
         try:
-            yield serving
+            # Before pytest's own limit, which would not let the sockets be closed.
+            async with asyncio.timeout(LONGEST_S):
+                yield serving
         finally:
             for site in self.sites:
                 if site.task is not None:

@@ -192,6 +192,9 @@ async def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4]
     assert (folder / "config.toml").read_text() == config.to_toml()
     assert {p.name for p in (folder / "masks").iterdir()} >= {"v0.mask", "v1.mask"}
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert {event.get("round") for event in events} >= {1, 2, 3, 4}
+    assert {event["client"] for event in events if event["event"].startswith("train accepted")} == {0, 1, 2}
     ledger = (folder / "ledger.csv").read_text().splitlines()
     assert ledger[0] == "client,round,direction,kind,bytes"
     assert {Kind.SNAPSHOT.value, Kind.VALUES.value, Kind.CONTROL.value} <= {line.split(",")[3] for line in ledger}
@@ -205,3 +208,28 @@ async def test_a_port_that_is_in_use(tmp_path: Path) -> None:
         second.address = first.address
         with pytest.raises(ConfigError, match=rf"port is in use.*got {first.address}.*another --address"):
             await second.run()
+
+
+async def test_a_compressor_that_did_not_act_is_reported(tmp_path: Path) -> None:
+    """On a model this small the frames' own words weigh more than int8 saves; what is dense is not blamed."""
+    tiny = "def model():\n    return nn.Sequential(nn.Linear(6, 2), nn.Linear(2, 3))\n"
+    task = task_file(tmp_path, model=tiny)
+    dense, small = run_file("run.name='dense'"), run_file("run.name='small'", "compression.up='int8'")
+    federation = Federation(tmp_path, task, [dense, small])
+    assert await federation.run()
+    without, with_plan = federation.reports
+    assert without.warnings == ()
+    assert len(with_plan.warnings) == 3
+    assert all("compression up did not act: " in w and "in spite of int8 values" in w for w in with_plan.warnings)
+
+
+async def test_one_that_acts_is_not(tmp_path: Path) -> None:
+    wide = (
+        "def model():\n    return nn.Sequential(nn.Linear(6, 300), nn.ReLU(), nn.Linear(300, 60), nn.Linear(60, 3))\n"
+    )
+    task = task_file(tmp_path, model=wide)
+    pruned = run_file("run.rounds=6", "pruning.density=0.3", "pruning.every=1", "compression.up='int8'")
+    federation = Federation(tmp_path, task, [pruned])
+    assert await federation.run()
+    assert federation.report.warnings == ()
+    assert federation.report.final.density < 0.4

@@ -11,7 +11,7 @@ from fedprune import wire
 from fedprune.assignment import Assignment
 from fedprune.errors import RemoteError
 from fedprune.mask import Mask
-from fedprune.scoreframes import encode_growth, encode_scores
+from fedprune.score_frames import encode_growth, encode_scores
 from fedprune.tensor import Schema, TensorSpec, Version
 from fedprune.work import ScoreWork, TrainWork, UploadPlan
 from fedprune.work import Work as WorkValue

@@ -144,16 +144,17 @@ def _positions(
     values: Array, shapes: list[Shape], specs: list[TensorSpec], source: _Source
 ) -> tuple[chooser.Choice, Places | None]:
     if source.mask is None or source.plan.sparse:
-        kept = _non_zeros(values)
+        kept = _non_zeros(values, is_lossy=source.plan.coding_of(specs[0]) != "lossless")
         if kept is not None:
             return chooser.choose_positions(kept, shapes, source.plan), kept
     masked = source.mask is not None and any(spec.role is Role.PRUNABLE for spec in specs)
     return chooser.Choice(coding=Positions.REF if masked else Positions.ALL, parts=[], cost_s=0.0), None
 
 
-def _non_zeros(values: Array) -> Places | None:
-    """Where bit patterns are not zero (-0.0 is not), or None where so many are that leaving out zeros does not pay."""
-    words = values.view(f"<u{values.dtype.itemsize}")
+def _non_zeros(values: Array, *, is_lossy: bool) -> Places | None:
+    """Where values are not zero, or None where so many are that leaving out zeros does not pay. Without loss, bit
+    patterns count, and -0.0 travels."""
+    words = values if is_lossy else values.view(f"<u{values.dtype.itemsize}")
     sample = words[:: max(1, words.size // SAMPLE_VALUES)]
     if np.count_nonzero(sample != 0) > DENSE_SHARE * sample.size:
         return None

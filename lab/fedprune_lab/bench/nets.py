@@ -157,7 +157,7 @@ def resnet18(seed: int) -> Net:
         noise = torch.from_numpy(rng.standard_normal((32, 3, 32, 32), np.float32))
         return prototypes[wanted] + 2 * noise, wanted
 
-    return Net(name="resnet18", model=model, draw=draw, steps=60, client_steps=6)
+    return Net(name="resnet18", model=model, draw=draw, steps=30, client_steps=4, learning_rate=0.01)
 
 
 def _draw(images: Tensor, labels: Tensor, size: int) -> Draw:

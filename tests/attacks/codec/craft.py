@@ -182,7 +182,7 @@ def of_places() -> Iterator[Attack]:
         return with_weights(segment(coding, RAW, count, places=data, body=bytes(4 * count)))
 
     yield "gap-beyond", "places after the end", places(GAP, b"\x03\x00" + b"\x07" * 100, 100)
-    yield "gap-overflow", "gaps whose sum wraps around 2^64", places(GAP, b"\x03\x02\x9b" + b"\xff" * 2775, 600)
+    yield "gap-overflow", "600 gaps of 2^39 each", places(GAP, b"\x03\x02\x9b" + b"\xff" * 2775, 600)
     yield "gap-symbol", "a gap of more than 2^40", places(GAP, b"\x03\x00\xff", 1)
     yield "gap-exact", "a float that is none", places(GAP, b"\x09\x00\x00", 1)
     yield "gap-bits", "raw bits beyond the end of a byte", places(GAP, b"\x03\x00\x08\xff", 1)

@@ -9,11 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune.codec import Content, UpdateReader, account, encode_mask_set, encode_update, iter_update
-from fedprune.codec.base import Cursor, varint
-from fedprune.codec.container import parse
+from fedprune.codec import (
+    Content,
+    Positions,
+    UpdateReader,
+    Values,
+    account,
+    encode_mask_set,
+    encode_update,
+    iter_update,
+)
+from fedprune.codec.base import Cursor, Shape, varint
+from fedprune.codec.container import Coded, Header, parse, short_digest, write
 from fedprune.codec.entropy import BLOCK_SYMBOLS, pack, unpack
 from fedprune.codec.grouping import POOL_ELEMENTS, SMALL_ELEMENTS, group
+from fedprune.codec.places import Places
+from fedprune.codec.positions import CODINGS
 from fedprune.errors import DecodeError, LocalError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
@@ -35,6 +46,12 @@ def test_numbers_come_back(number: int) -> None:
     cursor = Cursor(memoryview(varint(number)))
     assert cursor.varint() == number
     assert cursor.left == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\x80\x00", b"\xff" * 9, b"\x80" * 9 + b"\x01"])
+def test_numbers_have_one_form(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        Cursor(memoryview(data)).varint()
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, BLOCK_SYMBOLS - 1, BLOCK_SYMBOLS, BLOCK_SYMBOLS + 1, 300_000])
@@ -116,6 +133,35 @@ def test_an_empty_model_is_a_frame_too() -> None:
     frame = encode_update({}, schema=Schema(tensors=()))
     assert list(UpdateReader(frame, schema=Schema(tensors=()))) == []
     assert parse(memoryview(frame)).segments == ()
+
+
+def frame_of(schema: Schema, segment: Coded) -> bytes:
+    header = Header(
+        content=Content.DELTA,
+        version=Version(),
+        schema=short_digest(schema.digest),
+        mask=None,
+        base=None,
+        owner=(0,),
+        segments=1,
+    )
+    return b"".join(write(header, [segment]))
+
+
+def test_more_than_two_to_the_thirty_one_elements_are_addressed_and_not_allocated() -> None:
+    schema = Schema(tensors=(TensorSpec(name="w", shape=(1 << 20, 1 << 13)),))
+    places = Places.of_indices(np.array([5, (1 << 32) + 7]), 1 << 33)
+    body = np.array([1.5, -2.0], "<f4").tobytes()
+    for coding in (Positions.GAP, Positions.RICE):
+        parts = CODINGS[coding].encode(places, [Shape.of(schema["w"])])
+        segment = Coded(positions=coding, values=Values.RAW, count=2, places=parts, body=[body])
+        ((_, packed),) = UpdateReader(frame_of(schema, segment), schema=schema)
+        assert packed.indices is not None
+        assert packed.indices.tolist() == [5, (1 << 32) + 7]
+        assert packed.values.tolist() == [1.5, -2.0]
+    dense = Coded(positions=Positions.ALL, values=Values.RAW, count=1 << 33, places=[], body=[body])
+    with pytest.raises(DecodeError, match="raw values"):
+        UpdateReader(frame_of(schema, dense), schema=schema)
 
 
 @pytest.mark.parametrize("with_base", [False, True])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,18 @@ LIMITS = Limits(max_bytes=1 << 20, max_elements=1 << 21)  # forced CSR is larger
 Arrays = dict[str, NDArray[np.generic]]
 
 
-def load_slow_decoder() -> Any:
-    spec = importlib.util.spec_from_file_location("slow_decoder", Path(__file__).with_name("slow_decoder.py"))
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # one half finds the other there
     spec.loader.exec_module(module)
     return module
 
 
-slow = load_slow_decoder()
+load("slow_places")
+slow = load("slow_decoder")
 
 
 class Case:

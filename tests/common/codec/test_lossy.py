@@ -91,6 +91,12 @@ def test_zeros_and_small_tensors(values: str, size: int) -> None:
     there_and_back(noise(size), Plan(values=values, rng=np.random.default_rng(0)))
 
 
+@pytest.mark.parametrize("values", LOSSY)
+def test_where_loss_saves_nothing_nothing_is_lost(values: str) -> None:
+    sent = np.array([0.3], np.float32)
+    assert there_and_back(sent, Plan(values=values)) == sent
+
+
 def test_a_wide_range_drops_only_what_is_far_below_the_largest() -> None:
     sent = np.repeat(np.float32(2.0) ** -np.arange(0, 60, 2, dtype=np.float32), 128)
     got = there_and_back(sent, Plan(values="int8"))
@@ -116,6 +122,19 @@ def test_exact_tensors_buffers_and_other_dtypes_stay_whole() -> None:
         assert got[name].tobytes() == sent[name].tobytes()
     assert got["w"].tobytes() != sent["w"].tobytes()
     assert account(frame)["scales"] > 0
+
+
+def test_vectors_may_be_coded_otherwise() -> None:
+    rng = np.random.default_rng(0)
+    schema = Schema(
+        tensors=(TensorSpec(name="w", shape=(64, 64)), TensorSpec(name="b", shape=(500,), role=Role.FREE)),
+    )
+    sent = {spec.name: rng.normal(size=spec.shape).astype(np.float32) for spec in schema}
+    got = decode_update(encode_update(sent, schema=schema, plan=Plan(values="int4", vectors="lossless")), schema=schema)
+    assert got["b"].tobytes() == sent["b"].tobytes()
+    assert got["w"].tobytes() != sent["w"].tobytes()
+    with pytest.raises(LocalError, match="int7"):
+        Plan(vectors="int7")
 
 
 @pytest.mark.parametrize("values", LOSSY)

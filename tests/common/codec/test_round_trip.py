@@ -21,6 +21,7 @@ from fedprune.codec import (
     encode_mask_set,
     encode_update,
 )
+from fedprune.codec.chooser import entropy_bytes
 from fedprune.errors import LocalError, VersionError
 from fedprune.mask import Mask
 from fedprune.tensor import NUMPY_DTYPES, Role, Schema, TensorSpec, Version
@@ -96,6 +97,16 @@ def test_without_a_mask_the_zeros_stay_at_home(zeros: float) -> None:
     data = encode_update(arrays, schema=schema)
     assert same(decode_update(data, schema=schema), arrays)
     assert len(data) <= (1 - zeros) * schema.dense_bytes + schema.parameters / 8 + 1000
+
+
+@pytest.mark.parametrize("density", [0.3, 0.1, 0.01])
+def test_places_of_an_update_cost_two_percent_over_their_entropy(density: float) -> None:
+    rng, schema = np.random.default_rng(0), Schema(tensors=(TensorSpec(name="w", shape=(400, 300)),))
+    sent = (rng.normal(size=(400, 300)) * (rng.random((400, 300)) < density)).astype(np.float32)
+    bound = entropy_bytes(120_000, int(np.count_nonzero(sent)))
+    for plan, arrays in (("lossless", sent + np.float32(0.0)), ("int8", sent)):  # -0.0 + 0.0 is 0.0
+        spent = account(encode_update({"w": arrays}, schema=schema, plan=plan, content=Content.DELTA))["positions"]
+        assert spent <= 1.02 * bound + 32
 
 
 def test_under_a_shared_mask_no_positions_travel() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from fedprune.errors import RemoteError, VersionError
 from fedprune.mask import Mask
-from fedprune.scoreframes import PLACES_ONLY, encode_growth, encode_scores, read_growth, read_scores
+from fedprune.score_frames import PLACES_ONLY, encode_growth, encode_scores, read_growth, read_scores
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune.work import UploadPlan
 

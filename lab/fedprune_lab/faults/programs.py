@@ -1,0 +1,122 @@
+"""Coordinators and clients as processes that can be started, killed and waited for, many times over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedprune_lab.jobs import Job
+
+
+@dataclass(slots=True, kw_only=True)
+class Program:
+    """A running command line. `code` comes when it has ended, negative for the signal that killed it."""
+
+    pid: int
+    log: Path
+    code: asyncio.Future[int]
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not self.code.done()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def kill(self) -> int:
+        """Kill it and wait for its end."""
+        self.signal(signal.SIGKILL)
+        return await self.code
+
+    async def ended(self, timeout_s: float) -> int | None:
+        """Its exit code, or None when it has not ended in time."""
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(self.code), timeout_s)
+        return None
+
+
+@dataclass(slots=True)
+class Zygote:
+    """The warm process. `start` gives a running program in about a tenth of a second."""
+
+    _process: asyncio.subprocess.Process
+    _started: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+    _programs: dict[int, Program] = field(default_factory=dict)
+    _ended: dict[int, int] = field(default_factory=dict)
+
+    async def start(
+        self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+    ) -> Program:
+        """Start `fedprune` with these arguments; what it prints is appended to `log`."""
+        assert self._process.stdin is not None
+        job = Job(name="program", arguments=list(arguments), log=str(log))
+        asked = {"name": job.name, "arguments": job.arguments, "log": job.log, "environment": dict(environment or {})}
+        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+        await self._process.stdin.drain()
+        pid = await self._started.get()
+        program = Program(pid=pid, log=log, code=asyncio.get_running_loop().create_future())
+        self._programs[pid] = program
+        if pid in self._ended:
+            program.code.set_result(self._ended.pop(pid))
+        return program
+
+    async def listen(self) -> None:
+        """Take in what the zygote tells, until it ends."""
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self._hear(json.loads(line))
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        if "started" in told:
+            self._started.put_nowait(told["started"])
+        elif "ended" in told:
+            program = self._programs.pop(told["ended"], None)
+            if program is None:
+                self._ended[told["ended"]] = told["code"]
+            else:
+                program.code.set_result(told["code"])
+
+
+@asynccontextmanager
+async def zygote() -> AsyncIterator[Zygote]:
+    """A warm process, and the end of all it started."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "fedprune_lab.faults.zygote",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={"OMP_NUM_THREADS": "1"} | os.environ,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    await process.stdout.readline()  # it is warm
+    warm = Zygote(process)
+    listening = asyncio.create_task(warm.listen())
+    try:
+        yield warm
+    finally:
+        process.stdin.close()
+        await process.wait()
+        await listening
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below those that outgoing connections take."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,121 @@
+"""A sealed result is whole or not there, whenever the process was killed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fedprune.errors import LocalError, StoreError
+from fedprune.framing import seal
+from fedprune.tensor import Version
+from fedprune_client.outbox import Outbox, Result
+
+FRAME = b"an update\nwith a line break" * 50
+
+
+def put(outbox: Outbox, *, run_id: str = "digits-1", assignment_id: int = 7, frame: bytes = FRAME) -> Result:
+    facts = {"run_id": run_id, "assignment_id": assignment_id, "examples": 30, "metrics": {"loss": 0.25}}
+    return outbox.put(frame, **facts, work_s=1.5, residual_norm=0.5, version=Version(model=3, mask=1))
+
+
+def test_what_is_sealed_is_there_after_a_restart(tmp_path: Path) -> None:
+    sealed = put(Outbox(tmp_path))
+    again = Outbox(tmp_path)
+    assert again.get("digits-1", 7) == (sealed, FRAME)
+    assert sealed.seal == seal(FRAME)
+    assert again.waiting("digits-1") == [7]
+    assert again.get("digits-1", 8) is None
+
+
+def test_a_result_without_bytes(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    assert outbox.get("digits-1", 7) is None
+    assert outbox.get("digits-1", put(outbox, frame=b"").assignment_id) is not None
+
+
+def test_a_receipt_lets_it_go(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    put(outbox)
+    outbox.drop("digits-1", 7)
+    outbox.drop("digits-1", 7)
+    assert outbox.get("digits-1", 7) is None
+    assert outbox.waiting("digits-1") == []
+
+
+def test_results_of_other_runs_go_with_them(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    put(outbox)
+    put(outbox, run_id="digits-2")
+    outbox.clear(keep_run="digits-2")
+    assert (outbox.get("digits-1", 7), outbox.waiting("digits-2")) == (None, [7])
+
+
+def test_waiting_results_come_oldest_first(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    for number in (10, 9, 100):
+        put(outbox, assignment_id=number)
+    assert outbox.waiting("digits-1") == [9, 10, 100]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_client_that_is_killed_while_it_seals_has_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def die(*args: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(os, call, die)
+    with pytest.raises(Killed):
+        put(Outbox(tmp_path))
+    monkeypatch.undo()
+    assert Outbox(tmp_path).get("digits-1", 7) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", [0, 5, 40, 400, 1000])
+def test_a_torn_file_is_no_result(tmp_path: Path, at: int) -> None:
+    """Cut anywhere: in its first line, in the frame."""
+    put(Outbox(tmp_path))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:at])
+    outbox = Outbox(tmp_path)
+    assert outbox.get("digits-1", 7) is None
+    assert not path.exists()
+    assert put(outbox).seal == seal(FRAME)
+
+
+def test_a_single_flipped_bit_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(Outbox(tmp_path))
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(bytes(data))
+    assert Outbox(tmp_path).get("digits-1", 7) is None
+    assert "damaged: its work is done again" in caplog.text
+
+
+@pytest.mark.parametrize("head", [b"[]", b"{}", b'{"seal": {"size": 1, "sha256": "x"}}', b"\xff\xfe", b"7"])
+def test_a_first_line_that_is_none(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "digits-1-7.result").write_bytes(head + b"\n" + FRAME)
+    assert Outbox(tmp_path).get("digits-1", 7) is None
+
+
+def test_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"this client: cannot seal a result .*No space left.*Free space in"):
+        put(Outbox(tmp_path))
+
+
+@pytest.mark.parametrize("run_id", ["../other", "a/b", "", "a b", "\0"])
+def test_a_run_id_cannot_leave_the_folder(tmp_path: Path, run_id: str) -> None:
+    with pytest.raises(LocalError, match="not a run id"):
+        Outbox(tmp_path).get(run_id, 1)
