@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -26,9 +27,11 @@ from fedprune_client.outbox import Result
 from fedprune_client.replica import Replica
 
 IDENTITY_KEY = "fedprune-identity"
+RETRY_KEY = "fedprune-retry-after-s"
 CONTROL_TIMEOUT_S = 10.0
 # A transfer that makes no progress for this long is broken off and resumed.
 STALL_S = 30.0
+SMALLEST_CHUNK_BYTES = 1 << 15
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 # Someone may be watching a client that looks for its coordinator.
 LONGEST_JOIN_DELAY_S = 5.0
@@ -122,9 +125,11 @@ class Link:
         progress.check_complete(self.server)
 
     async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
-        """Send one sealed result until it has its receipt."""
+        """Send one sealed result until it has its receipt, in smaller chunks after each break: on a slow link a large
+        one may never arrive in time."""
+        sizes = (max(chunk_bytes >> breaks, min(chunk_bytes, SMALLEST_CHUNK_BYTES)) for breaks in itertools.count())
         return await self._persist(
-            f"submitting assignment {begin.assignment_id}", lambda: self._submit_once(begin, frame, chunk_bytes)
+            f"submitting assignment {begin.assignment_id}", lambda: self._submit_once(begin, frame, next(sizes))
         )
 
     async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int) -> pb.Receipt:
@@ -174,7 +179,7 @@ class Link:
                 trouble = as_error(error, self.server)
                 if not isinstance(trouble, UnavailableError):
                     raise trouble from error
-                pause = random.uniform(0, delay)
+                pause = _asked_for_s(error) + random.uniform(0, delay)
                 self._say(f"{doing}: {trouble}; again in {pause:.1f} s")
                 # Whoever joins again knows that the coordinator is back: then nobody sleeps on.
                 with contextlib.suppress(TimeoutError):
@@ -258,7 +263,8 @@ async def _status(call: Any) -> Exception:
     """Why a stream ended without an answer."""
     code = await call.code()
     details = await call.details()
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
+    trailing = await call.trailing_metadata()
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing or grpc.aio.Metadata(), details=details)
 
 
 def as_error(error: Exception, server: str) -> FedpruneError:
@@ -268,6 +274,15 @@ def as_error(error: Exception, server: str) -> FedpruneError:
     if isinstance(error, grpc.aio.AioRpcError) and error.code() not in PASSING:
         return RemoteError(error.details() or error.code().name, party=server)
     return UnavailableError("no answer from the coordinator", party=server, seen=_reason(error))
+
+
+def _asked_for_s(error: Exception) -> float:
+    """How long a coordinator that has no room for us now asked us to wait."""
+    metadata = error.trailing_metadata() if isinstance(error, grpc.aio.AioRpcError) else None
+    for key, value in metadata or ():
+        if key == RETRY_KEY and isinstance(value, str) and value.replace(".", "", 1).isdecimal():
+            return min(float(value), LONGEST_DELAY_S)
+    return 0.0
 
 
 def _reason(error: Exception) -> str:

@@ -245,6 +245,22 @@ class NetworkSection(Section):
     """Bytes of payload in one message of a transfer."""
     heartbeat_s: Seconds = 10.0
     """Seconds between two signs of life; a client silent for three of them counts as gone."""
+    stall_s: Seconds = 30.0
+    """Seconds after which a transfer that makes no progress is broken off; it goes on where it was."""
+    max_clients: Count = 1024
+    """Clients that may join, all told."""
+    max_calls: Count = 4096
+    """Calls open at a time, a work stream for each client among them; whoever comes too much asks again later."""
+    max_client_calls: Count = 8
+    """Calls of one client open at a time."""
+    max_uploads: Count = 64
+    """Uploads coming in at a time."""
+    max_staged_bytes: Count = 1 << 36
+    """Bytes of uploads coming in at a time, as announced."""
+    max_bytes_per_s: PositiveOrZero = 0.0
+    """Bytes a second that all uploads together may bring; 0 sets no limit."""
+    max_client_bytes_per_s: PositiveOrZero = 0.0
+    """Bytes a second that the uploads of one client may bring; 0 sets no limit."""
 
 
 class RunConfig(Section):

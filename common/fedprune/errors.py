@@ -137,3 +137,9 @@ class UnavailableError(RemoteError):
     """The other party cannot be reached, or went silent."""
 
     status = "UNAVAILABLE"
+
+
+class BusyError(UnavailableError):
+    """There is no room for this now; later there will be. The answer says after how many seconds to ask again."""
+
+    retry_after_s: ClassVar[float] = 2.0

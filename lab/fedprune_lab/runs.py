@@ -6,12 +6,12 @@ Read from the files a coordinator leaves behind; no coordinator is asked.
 from __future__ import annotations
 
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedprune.config import RunConfig
 from fedprune.errors import LocalError
 from fedprune.report import RoundReport
 from fedprune_lab import figures
@@ -62,7 +62,7 @@ def log(run: Path, *, follow: bool) -> Iterator[str]:
     folder = next((f for f in (run, Path("runs") / run) if (f / CONFIG).is_file()), None)
     if folder is None:
         raise LocalError("there is no such run", seen=run, next_step="`fedprune list` shows the runs")
-    planned = _config(folder).run.rounds
+    planned = _planned(folder)
     shown = 0
     while True:
         over = (folder / REPORT).is_file()
@@ -82,7 +82,7 @@ def _listed(folder: Path) -> Listed:
         folder=str(folder),
         state=read(folder / REPORT)[1][0].outcome if (folder / REPORT).is_file() else "unfinished",
         rounds=len(rows),
-        planned=_config(folder).run.rounds,
+        planned=_planned(folder),
         accuracy=scored[-1] if scored else None,
         density=rows[-1].density if rows else None,
         bytes=sum(moved(row).both for row in rows),
@@ -95,8 +95,10 @@ def _cells(row: Listed) -> tuple[str, ...]:
     return row.folder, row.state, rounds, accuracy, density, figures.size(row.bytes)
 
 
-def _config(folder: Path) -> RunConfig:
-    return RunConfig.loads((folder / CONFIG).read_text(encoding="utf-8"), name=str(folder / CONFIG))
+def _planned(folder: Path) -> int:
+    """The rounds a run was to have; 0 where its file does not say. A run of another version is listed all the same."""
+    stored = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return int(stored.get("run", {}).get("rounds", 0))
 
 
 def _rounds(folder: Path) -> list[RoundReport]:

@@ -7,17 +7,21 @@ place.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from fedprune.errors import FedpruneError, IdentityError
+from fedprune.errors import BusyError, FedpruneError, IdentityError, UnavailableError
+from fedprune_server.limits import Limits
 
 IDENTITY_KEY = "fedprune-identity"
+RETRY_KEY = "fedprune-retry-after-s"
 MAX_IDENTITY = 128
 # Calls of other services (health) that need no identity.
 OPEN_PREFIX = "/grpc.health.v1.Health/"
@@ -58,6 +62,8 @@ def read_caller(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], method: str, error: FedpruneError) -> None:
     log.info("refused %s: %s", method.rpartition("/")[2], error, extra={"peer": context.peer()})
+    if isinstance(error, BusyError):
+        context.set_trailing_metadata(((RETRY_KEY, f"{error.retry_after_s:g}"),))
     await context.abort(getattr(grpc.StatusCode, error.status), str(error))
 
 
@@ -66,7 +72,10 @@ Handler = Any
 
 
 class Border(grpc.aio.ServerInterceptor):
-    """Wraps every handler: identity in, `FedpruneError` out as its status."""
+    """Wraps every handler: identity in, limits held, `FedpruneError` out as its status."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: Any
@@ -77,31 +86,43 @@ class Border(grpc.aio.ServerInterceptor):
         if handler is None or details.method.startswith(OPEN_PREFIX):
             return handler
         if handler.response_streaming:
-            return _streaming(handler, details.method)
-        return _single(handler, details.method)
+            return _streaming(handler, details.method, self._limits)
+        return _single(handler, details.method, self._limits)
 
 
-def _single(handler: Handler, method: str) -> Handler:
+async def _write(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_s: float) -> None:
+    """Hand out one message. Whoever does not read holds a connection, not us."""
+    try:
+        async with asyncio.timeout(stall_s):
+            await context.write(reply)
+    except TimeoutError:
+        raise UnavailableError("does not read", party=caller().identity, seen=f"nothing for {stall_s:g} s") from None
+
+
+def _single(handler: Handler, method: str, limits: Limits) -> Handler:
     inner = handler.unary_unary
 
     async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             _caller.set(read_caller(context))
-            return await inner(request, context)
+            with limits.call(caller().identity):
+                return await inner(request, context)
         except FedpruneError as error:
             await _refuse(context, method, error)
 
     return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
 
 
-def _streaming(handler: Handler, method: str) -> Handler:
+def _streaming(handler: Handler, method: str, limits: Limits) -> Handler:
     inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         try:
             _caller.set(read_caller(context))
-            async for reply in inner(request, context):
-                yield reply
+            with limits.call(caller().identity):
+                async with contextlib.aclosing(inner(request, context)) as replies:
+                    async for reply in replies:
+                        await _write(context, reply, limits.network.stall_s)
         except FedpruneError as error:
             await _refuse(context, method, error)
 

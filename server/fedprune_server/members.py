@@ -75,6 +75,13 @@ class Members:
     def __getitem__(self, index: int) -> Member:
         return next(m for m in self if m.index == index)
 
+    def __len__(self) -> int:
+        return len(self.by_identity)
+
+    def knows(self, identity: str) -> bool:
+        """Whether this client has joined this process."""
+        return identity in self.by_identity
+
     def of(self, identity: str) -> Member:
         """The member with this identity. Raises `IdentityError` when it has not joined this process."""
         member = self.by_identity.get(identity)

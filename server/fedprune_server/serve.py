@@ -34,6 +34,7 @@ from fedprune_server.coordinator import Coordinator
 from fedprune_server.events import EndRun
 from fedprune_server.failpoints import VARIABLE, armed
 from fedprune_server.interceptors import Border
+from fedprune_server.limits import Limits
 from fedprune_server.logs import event_log
 from fedprune_server.pruner import Pruner
 from fedprune_server.run import Run
@@ -51,7 +52,9 @@ SERVER_OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 32),
 )
+SPARE_CALLS = 64
 # How long clients get to read that the last run is over.
 FAREWELL_S = 5.0
 # How long uploads in flight get to finish when the process is told to end.
@@ -132,8 +135,14 @@ class Server:
         )
 
     async def _listen(self, coordinator: Coordinator) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-        server = grpc.aio.server(interceptors=[Border()], options=SERVER_OPTIONS)
-        rpc.add_CoordinatorServicer_to_server(CoordinatorService(coordinator), server)
+        limits = Limits(self.configs[0].network)
+        server = grpc.aio.server(
+            interceptors=[Border(limits)],
+            options=SERVER_OPTIONS,
+            # A hard stop above our own, which says when to come again; health checks must still get through.
+            maximum_concurrent_rpcs=limits.network.max_calls + SPARE_CALLS,
+        )
+        rpc.add_CoordinatorServicer_to_server(CoordinatorService(coordinator, limits), server)
         state = health.aio.HealthServicer()
         await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(state, server)

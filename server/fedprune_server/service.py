@@ -7,17 +7,19 @@ blocking work (disk, decoding) runs in threads; the event loop only shuffles mes
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fedprune import wire
-from fedprune.errors import RemoteError, StaleError
+from fedprune.errors import RemoteError, StaleError, UnavailableError
 from fedprune.framing import MAX_CHUNK_BYTES, chunks
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.intake import Intake
 from fedprune_server.interceptors import caller
+from fedprune_server.limits import Limits, messages
 from fedprune_server.members import Member
 from fedprune_server.run import Run
 
@@ -27,11 +29,14 @@ Context = Any  # grpc.aio.ServicerContext; its published type is generic in ways
 class CoordinatorService(rpc.CoordinatorServicer):
     """`fedprune.v1.Coordinator`, over one `Coordinator`."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, limits: Limits) -> None:
         self._coordinator = coordinator
+        self._limits = limits
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:
         """Admit a client whose model is ours."""
+        if not self._coordinator.members.knows(caller().identity):
+            self._limits.check_client_count(len(self._coordinator.members), party=f"client {caller().identity}")
         reply = await self._coordinator.join(caller(), request)
         member = self._coordinator.members.of(caller().identity)
         self._coordinator.count(member, up=request.ByteSize(), down=reply.ByteSize())
@@ -61,9 +66,11 @@ class CoordinatorService(rpc.CoordinatorServicer):
     async def _listen(
         self, member: Member, requests: AsyncIterator[pb.ClientMessage], queue: asyncio.Queue[Any]
     ) -> None:
+        pace = messages()
         try:
             async for message in requests:
                 self._coordinator.hear(member, message)
+                await asyncio.sleep(pace.take(1, time.monotonic()))
         finally:
             queue.put_nowait(None)
 
@@ -95,22 +102,42 @@ class CoordinatorService(rpc.CoordinatorServicer):
     async def Submit(self, requests: AsyncIterator[pb.SubmitRequest], context: Context) -> AsyncIterator[Any]:
         """One result: where to go on, then its bytes, then the receipt."""
         member = self._coordinator.members.of(caller().identity)
-        first = await anext(requests, None)
+        steady = self._steady(requests, member)
+        first = await anext(steady, None)
         if first is None or first.WhichOneof("content") != "begin":
             raise RemoteError("a submission starts with what it is", party=member.party, expected="begin")
         run = self._coordinator.run_of(first.begin.run_id)
         intake = await run.intake.begin(member, first.begin)
         self._coordinator.count(member, up=first.begin.ByteSize())
         if intake.receipt is None:
-            yield pb.SubmitReply(offset=intake.offset)
-            position = 0 if first.begin.eager else intake.offset
-            async for request in requests:
-                position = await self._append(run, intake, request, position)
-            await run.intake.finish(intake)
+            with self._limits.upload(caller().identity, first.begin.size):
+                yield pb.SubmitReply(offset=intake.offset)
+                position = 0 if first.begin.eager else intake.offset
+                async for request in steady:
+                    position = await self._append(run, intake, request, position)
+                await run.intake.finish(intake)
         assert intake.receipt is not None
         self._coordinator.count(member, down=intake.receipt.ByteSize())
         run.at("receipt-sent")
         yield pb.SubmitReply(receipt=intake.receipt)
+
+    async def _steady(
+        self, requests: AsyncIterator[pb.SubmitRequest], member: Member
+    ) -> AsyncIterator[pb.SubmitRequest]:
+        """The messages of an upload as fast as is allowed, and broken off when there is no progress."""
+        watchdog = self._limits.progress(time.monotonic())
+        while True:
+            try:
+                async with asyncio.timeout(watchdog.deadline_s - time.monotonic()):
+                    request = await anext(requests, None)
+            except TimeoutError:
+                raise UnavailableError("the upload makes no progress", party=member.party) from None
+            if request is None:
+                return
+            yield request
+            count = len(request.chunk)
+            await asyncio.sleep(self._limits.pause_s(caller().identity, count, time.monotonic()))
+            watchdog.heard(count, time.monotonic())
 
     async def _append(self, run: Run, intake: Intake, request: pb.SubmitRequest, position: int) -> int:
         data = request.chunk

@@ -22,6 +22,8 @@ pytestmark = [
 
 CLIENTS = 4
 FEDPRUNE = [sys.executable, "-c", "from fedprune_lab.cli import main; raise SystemExit(main())"]
+# A shell starts what it puts into the background with SIGINT ignored, and this suite may run there.
+HEEDING = ["env", "--default-signal=INT", *FEDPRUNE]
 # Of one client in one round: pulling the model and submitting the update; the work stream is a call as well.
 CALLS_A_ROUND = 3
 
@@ -103,7 +105,7 @@ def test_the_network_feels_the_pruning(demo: tuple[Path, dict[str, Any]]) -> Non
 
 def test_ctrl_c_ends_all_of_it_and_says_so(tmp_path: Path) -> None:
     demo = subprocess.Popen(
-        [*FEDPRUNE, "demo", "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [*HEEDING, "demo", "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     with demo:
         assert demo.stdout is not None

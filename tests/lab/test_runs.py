@@ -57,6 +57,13 @@ def test_the_list_as_json(tmp_path: Path, make_round: MakeRound, capsys: pytest.
     assert json.loads(capsys.readouterr().out)["runs"] == [runs.listed(tmp_path)[0].to_dict()]
 
 
+def test_a_run_of_another_version_is_listed(tmp_path: Path, make_round: MakeRound) -> None:
+    begin(tmp_path / "old", make_round(1))
+    with (tmp_path / "old" / runs.CONFIG).open("a") as file:
+        file.write("[gone]\nkey = 1\n")
+    assert [row.planned for row in runs.listed(tmp_path)] == [3]
+
+
 def test_an_empty_list_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["list", str(tmp_path)]) == 0
     assert "no runs in" in capsys.readouterr().out

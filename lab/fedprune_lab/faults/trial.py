@@ -30,7 +30,9 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     living = asyncio.create_task(_live(plan, warm, folder, port, found))
     try:
         async with asyncio.timeout(plan.limit_s):
-            await asyncio.wait({working, living}, return_when=asyncio.FIRST_EXCEPTION)
+            done, _ = await asyncio.wait({working, living}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                await task
             await living
             await working
     except TimeoutError:

@@ -1,0 +1,144 @@
+"""What one client, and all of them together, may take of the coordinator: calls, uploads, bytes at rest and a second.
+
+Checked before anything is buffered, so that memory is bounded by the run file and not by who calls: at any time at
+most `max_calls` calls are open, each with at most one message in our hands. Plain arithmetic without a clock: `now_s`
+is an argument, monotonic and in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from fedprune.config import NetworkSection
+from fedprune.errors import BusyError, LimitError
+
+# A transfer must move that many bytes within `stall_s`, so that a trickle is no progress.
+PROGRESS_BYTES = 1 << 14
+# Messages on a work stream: heartbeats, progress, failures.
+MESSAGES_PER_S, MESSAGES_AT_ONCE = 20.0, 100.0
+# What may be sent at once before a limit on bytes a second bites.
+BURST_S = 1.0
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """`rate` units a second, `burst` of them at once; rate 0 has no limit."""
+
+    rate: float
+    burst: float
+    _level: float = 0.0
+    _seen_s: float | None = None
+
+    def take(self, count: float, now_s: float) -> float:
+        """Take `count` and give the seconds to wait before going on. What was taken too early is waited for."""
+        if self.rate == 0:
+            return 0.0
+        since = now_s - self._seen_s if self._seen_s is not None else 0.0
+        self._level = max(0.0, self._level - since * self.rate) + count
+        self._seen_s = now_s
+        return max(0.0, self._level - self.burst) / self.rate
+
+
+@dataclass(slots=True)
+class Progress:
+    """A watchdog of one transfer: `deadline_s` moves on with each `PROGRESS_BYTES` that came, not with each message."""
+
+    stall_s: float
+    deadline_s: float
+    _came: int = 0
+
+    def heard(self, count: int, now_s: float) -> None:
+        """Bytes came."""
+        self._came += count
+        if self._came >= PROGRESS_BYTES:
+            self._came = 0
+            self.deadline_s = now_s + self.stall_s
+
+
+@dataclass(slots=True)
+class Limits:
+    """The limits of one process and what is taken of them."""
+
+    network: NetworkSection
+    _calls: Counter[str] = field(default_factory=Counter)
+    _uploads: Counter[str] = field(default_factory=Counter)
+    _staged_bytes: int = 0
+    _rates: dict[str, TokenBucket] = field(default_factory=dict)
+    _total: TokenBucket = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._total = _bytes_per_second(self.network.max_bytes_per_s)
+
+    @contextmanager
+    def call(self, identity: str) -> Iterator[None]:
+        """A call is open. Raises `BusyError` when there are too many, of this client or of all."""
+        limits = self.network
+        if self._calls[identity] >= limits.max_client_calls:
+            raise _busy("too many calls at a time", identity, limits.max_client_calls)
+        if self._calls.total() >= limits.max_calls:
+            raise _busy("the coordinator has too many calls", identity, limits.max_calls)
+        with _counted(self._calls, identity):
+            yield
+
+    @contextmanager
+    def upload(self, identity: str, size: int) -> Iterator[None]:
+        """An upload of `size` bytes is coming in. Raises `BusyError` when there is no room for it now."""
+        limits = self.network
+        if self._uploads.total() >= limits.max_uploads:
+            raise _busy("too many uploads at a time", identity, limits.max_uploads)
+        if self._staged_bytes + size > limits.max_staged_bytes:
+            raise _busy("too many bytes are coming in", identity, limits.max_staged_bytes)
+        self._staged_bytes += size
+        try:
+            with _counted(self._uploads, identity):
+                yield
+        finally:
+            self._staged_bytes -= size
+
+    def pause_s(self, identity: str, count: int, now_s: float) -> float:
+        """How long to wait after `count` bytes of this client, so that neither it nor all of them are too fast."""
+        bucket = self._rates.get(identity)
+        if bucket is None:
+            bucket = self._rates[identity] = _bytes_per_second(self.network.max_client_bytes_per_s)
+        return max(bucket.take(count, now_s), self._total.take(count, now_s))
+
+    def progress(self, now_s: float) -> Progress:
+        """A watchdog for a transfer that begins now."""
+        return Progress(self.network.stall_s, now_s + self.network.stall_s)
+
+    def check_client_count(self, known: int, *, party: str) -> None:
+        """Raise `LimitError` when one more client is too many."""
+        if known >= self.network.max_clients:
+            raise LimitError(
+                "no more clients can join",
+                party=party,
+                expected=f"at most {self.network.max_clients}",
+                next_step="Raise [network] max_clients",
+            )
+
+
+def messages() -> TokenBucket:
+    """How fast a client may talk on its work stream."""
+    return TokenBucket(MESSAGES_PER_S, MESSAGES_AT_ONCE)
+
+
+def _bytes_per_second(rate: float) -> TokenBucket:
+    return TokenBucket(rate, rate * BURST_S)
+
+
+def _busy(problem: str, identity: str, most: int) -> BusyError:
+    return BusyError(problem, party=f"client {identity}", expected=f"at most {most}", next_step="Try again later")
+
+
+@contextmanager
+def _counted(counter: Counter[str], identity: str) -> Iterator[None]:
+    counter[identity] += 1
+    try:
+        yield
+    finally:
+        counter[identity] -= 1
+        if not counter[identity]:
+            del counter[identity]

@@ -1,0 +1,106 @@
+"""Limits as arithmetic: what is refused, what has to wait, and that everything taken is given back."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedprune.config import NetworkSection
+from fedprune.errors import BusyError, LimitError
+from fedprune_server.limits import PROGRESS_BYTES, Limits, TokenBucket
+
+
+class TestTokenBucket:
+    def test_a_burst_is_free_and_the_rest_is_waited_for(self) -> None:
+        bucket = TokenBucket(10.0, 20.0)
+        assert bucket.take(20, 0.0) == 0.0
+        assert bucket.take(5, 0.0) == pytest.approx(0.5)
+
+    def test_time_gives_back(self) -> None:
+        bucket = TokenBucket(10.0, 20.0)
+        bucket.take(25, 0.0)
+        assert bucket.take(0, 0.5) == 0.0
+        assert bucket.take(20, 2.5) == 0.0
+
+    def test_over_any_time_no_more_than_rate_and_burst(self) -> None:
+        bucket, now_s, taken = TokenBucket(100.0, 50.0), 0.0, 0
+        while now_s < 30.0:
+            taken += 7
+            now_s += bucket.take(7, now_s)
+        assert taken <= 50 + 100 * now_s + 7
+
+    def test_no_rate_no_limit(self) -> None:
+        assert TokenBucket(0.0, 0.0).take(1e12, 0.0) == 0.0
+
+
+class TestCalls:
+    def test_one_client_cannot_take_all(self) -> None:
+        limits = Limits(NetworkSection(max_client_calls=2))
+        with (
+            limits.call("a"),
+            limits.call("a"),
+            limits.call("b"),
+            pytest.raises(BusyError, match="client a: too many calls"),
+            limits.call("a"),
+        ):
+            pass
+        with limits.call("a"), limits.call("a"):
+            pass
+
+    def test_all_together_have_a_limit(self) -> None:
+        limits = Limits(NetworkSection(max_calls=2))
+        with (
+            limits.call("a"),
+            limits.call("b"),
+            pytest.raises(BusyError, match="the coordinator has too many calls"),
+            limits.call("c"),
+        ):
+            pass
+
+
+class TestUploads:
+    def test_their_number_is_bounded(self) -> None:
+        limits = Limits(NetworkSection(max_uploads=1))
+        with limits.upload("a", 10), pytest.raises(BusyError), limits.upload("b", 10):
+            pass
+        with limits.upload("b", 10):
+            pass
+
+    def test_so_are_their_bytes_and_a_failed_one_gives_them_back(self) -> None:
+        limits = Limits(NetworkSection(max_staged_bytes=100))
+        with pytest.raises(KeyError), limits.upload("a", 100):
+            raise KeyError
+        with limits.upload("a", 60):
+            with pytest.raises(BusyError, match="too many bytes"), limits.upload("b", 41):
+                pass
+            with limits.upload("b", 40):
+                pass
+
+    def test_a_fast_client_waits_and_another_does_not(self) -> None:
+        limits = Limits(NetworkSection(max_client_bytes_per_s=1000.0))
+        assert limits.pause_s("a", 3000, 0.0) == pytest.approx(2.0)
+        assert limits.pause_s("b", 500, 0.0) == 0.0
+
+    def test_together_they_wait_for_the_total(self) -> None:
+        limits = Limits(NetworkSection(max_bytes_per_s=1000.0))
+        assert limits.pause_s("a", 1000, 0.0) == 0.0
+        assert limits.pause_s("b", 1000, 0.0) == pytest.approx(1.0)
+
+
+class TestProgress:
+    def test_bytes_move_the_deadline(self) -> None:
+        watchdog = Limits(NetworkSection(stall_s=30.0)).progress(0.0)
+        watchdog.heard(PROGRESS_BYTES, 20.0)
+        assert watchdog.deadline_s == 50.0
+
+    def test_a_trickle_does_not(self) -> None:
+        watchdog = Limits(NetworkSection(stall_s=30.0)).progress(0.0)
+        for second in range(29):
+            watchdog.heard(1, float(second))
+        assert watchdog.deadline_s == 30.0
+
+
+def test_clients_are_counted() -> None:
+    limits = Limits(NetworkSection(max_clients=2))
+    limits.check_client_count(1, party="client b")
+    with pytest.raises(LimitError, match="client c: no more clients can join"):
+        limits.check_client_count(2, party="client c")
