@@ -199,6 +199,8 @@ async def test_a_run_that_is_cut_off_ends_with_the_same_model(
             site = first.start(name)
             await until(lambda: any(s.startswith("joined") for s in site.said), serving)  # noqa: B023  # awaited here
         await until(lambda: seen.count("receipt-sent") >= receipts, serving)
+        first.server._suspended.set()
+        await serving
     assert not first.reports
     again = Federation(folder, folder / "task.py", [run_file(*keys)])
     assert await again.run("abc")
