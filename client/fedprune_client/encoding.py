@@ -1,4 +1,5 @@
-"""From trained weights to the frame that is sealed: whole and lossless, or compressed with error feedback."""
+"""From trained weights or scores to the frame that is sealed: whole and lossless, or compressed; updates with error
+feedback."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ from fedprune.assignment import Assignment
 from fedprune.codec import encode_update
 from fedprune.errors import LocalError
 from fedprune.feedback import codec_plan, compress, is_compressed
+from fedprune.mask import Mask
+from fedprune.score_frames import encode_growth, encode_scores
 from fedprune_client.replica import Replica
 from fedprune_client.residual import Belonging, ResidualFile
+from fedprune_client.scoring import Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,15 @@ def encode(assignment: Assignment, replica: Replica, weights: Mapping[str, Array
         )
         return Update(frame=frame)
     return _compressed(assignment, replica, weights, residual)
+
+
+def encode_scored(assignment: Assignment, mask: Mask, scored: Scored) -> bytes:
+    """Encode scores, or votes on what to grow, as the assignment's plan says; nothing is kept of what is left out."""
+    if scored.scores is not None:
+        return encode_scores(scored.scores, mask, assignment.plan, assignment.version)
+    assert scored.grown is not None
+    assert scored.gradients is not None
+    return encode_growth(scored.grown, scored.gradients, mask, assignment.plan, assignment.version)
 
 
 def _compressed(

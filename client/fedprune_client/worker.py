@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from fedprune.assignment import Assignment
 from fedprune.codec import encode_update
-from fedprune.score_frames import encode_scores, encode_votes
 from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork
-from fedprune_client.encoding import check, encode
+from fedprune_client.encoding import check, encode, encode_scored
 from fedprune_client.outbox import Outbox
 from fedprune_client.reestimation import reestimate
 from fedprune_client.replica import Replica
@@ -59,19 +58,13 @@ class Worker:
         self._seal(assignment, b"", found.examples, found.metrics, work_s=time.monotonic() - began_s)
 
     def _score(self, assignment: Assignment, work: ScoreWork, stop: Callable[[], bool]) -> None:
-        """Seal scores, or votes on what to grow, as `fedprune.score_frames` packs them."""
-        mask, plan, version = self.replica.mask, assignment.plan, assignment.version
-        assert mask is not None
+        assert self.replica.mask is not None
         began_s = time.monotonic()
-        found = score(self.trainer, self.replica.weights, mask, work, stop=stop)
-        if found is None:
+        scored = score(self.trainer, self.replica.weights, self.replica.mask, work, stop=stop)
+        if scored is None:
             return
-        if found.grown is not None and found.gradients is not None:
-            frame = encode_votes(found.grown, found.gradients, self.replica.schema, plan=plan, version=version)
-        else:
-            assert found.scores is not None
-            frame = encode_scores(found.scores, mask, plan=plan, version=version)
-        self._seal(assignment, frame, found.examples, {}, work_s=time.monotonic() - began_s)
+        work_s = time.monotonic() - began_s
+        self._seal(assignment, encode_scored(assignment, self.replica.mask, scored), scored.examples, {}, work_s=work_s)
 
     def _reestimate(self, assignment: Assignment, work: ReestimateWork, stop: Callable[[], bool]) -> None:
         """Seal a lossless update in which only the statistics have moved: it folds like any other."""

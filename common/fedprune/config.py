@@ -57,6 +57,19 @@ Rule = Literal[
     "multi_krum",
     "norm_clip",
 ]
+Method = Literal[
+    "magnitude",
+    "random",
+    "synflow",
+    "gradient",
+    "snip",
+    "taylor",
+    "fisher",
+    "movement",
+    "activation",
+    "apoz",
+    "wanda",
+]
 Values = Literal["lossless", "fp16", "bf16", "int8", "int4", "ternary"]
 
 
@@ -137,10 +150,12 @@ class TrainingSection(Section):
 class PruningSection(Section):
     density: Share = 1.0
     """Share of the prunable weights that is alive at the end; 1.0 prunes nothing."""
-    method: Literal["magnitude", "random", "synflow"] = "magnitude"
-    """How important a weight is: its size, nothing (the control), or SynFlow (models whose matrices form a chain)."""
-    schedule: Literal["cubic", "linear", "once", "init", "staged"] = "cubic"
-    """How density falls: gradually (Zhu and Gupta, 2017), evenly, once after `start`, before round 1, by `stages`."""
+    method: Method = "magnitude"
+    """How important a weight is: its size, nothing (the control), SynFlow (models whose matrices form a chain), or a
+    score that the clients compute on their data, each time before a round that ends with a new mask."""
+    schedule: Literal["cubic", "linear", "once", "init", "staged", "regrow"] = "cubic"
+    """How density falls: gradually (Zhu and Gupta, 2017), evenly, once after `start`, before round 1, by `stages`; or
+    before round 1, and from then on weights are exchanged every `every` rounds until `end`."""
     start: ShareOrZero = 0.1
     """Share of the rounds after which pruning begins."""
     end: ShareOrZero = 0.6
@@ -151,6 +166,11 @@ class PruningSection(Section):
     """For schedule "staged": pairs of a share of the rounds and the density from there on."""
     spread: Literal["global", "uniform", "erk", "lamp"] = "global"
     """How the density is laid over the tensors: one ranking for all, evenly, by shape (ERK), or by LAMP scores."""
+    regrow: Literal["votes", "gradient", "posterior"] = "votes"
+    """For schedule "regrow", what grows: what most clients vote for, the largest mean gradients (FedTiny), or what
+    draws from Beta posteriors choose (FedRTS)."""
+    exchange: Share = 0.3
+    """For schedule "regrow": share of the alive weights that the first exchange replaces; it falls to 0 at `end`."""
     protect: Patterns = ()
     """Names of tensors that are never pruned, with * and ?; added to the built-in protection."""
     prune: Patterns = ()

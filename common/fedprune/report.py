@@ -30,11 +30,16 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReport:
-    """One tensor at a mask change: weights alive after it, of `size`."""
+    """One tensor at a mask change: weights alive after it, of `size`; and why, as docs/report.md says."""
 
     name: str
     size: int
     alive: int
+    before: int | None = None
+    score: str | None = None
+    threshold: float | None = None
+    floor_trimmed: int = 0
+    grown: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

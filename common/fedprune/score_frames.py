@@ -1,73 +1,127 @@
-"""Scores and growth votes as frames: the ordinary container over the prunable tensors, all of them float32.
+"""What clients find out about weights, as frames of the codec: scores of those alive, votes for those pruned.
 
-Both ends build the same reduced schema, so that nothing new goes over the wire. Scores travel for the alive weights
-only; a vote is the mean gradient at the positions it names, and nothing elsewhere.
+Both are updates over the prunable tensors alone, float32 whatever the model holds, so that no second format has to be
+specified, limited and attacked: scores travel on the mask, votes on its complement, where only what is asked for is
+not zero. Under a ternary plan a vote says where, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedprune.codec import Limits, Plan, UpdateReader, encode_update
-from fedprune.feedback import codec_plan
+from fedprune.codec import Content, Limits, Packed, Plan, UpdateReader, encode_update
+from fedprune.errors import DecodeError, VersionError
 from fedprune.mask import Indices, Mask
-from fedprune.tensor import Role, Schema, TensorSpec, Version
+from fedprune.tensor import Schema, TensorSpec, Version
 from fedprune.work import UploadPlan
 
 Floats = NDArray[np.float32]
-
-
-def encode_scores(scores: Mapping[str, Floats], mask: Mask, *, plan: UploadPlan, version: Version) -> bytes:
-    """The scores of the weights alive in `mask`, name -> array of the tensor's shape, coded as `plan` says."""
-    reduced = _reduced(mask)
-    return encode_update(scores, schema=reduced.schema, plan=_plan(plan, sparse=False), mask=reduced, version=version)
-
-
-def decode_scores(frame: bytes | memoryview, mask: Mask) -> dict[str, Floats]:
-    """Scores of the tensors' shapes, 0 off `mask`. Raises `RemoteError` where the bytes are no such frame."""
-    reduced = _reduced(mask)
-    scores = {spec.name: np.zeros(spec.shape, np.float32) for spec in reduced.schema}
-    UpdateReader(frame, schema=reduced.schema, mask=reduced).into(scores)
-    return scores
-
-
-def encode_votes(
-    grown: Mapping[str, Indices], gradients: Mapping[str, Floats], schema: Schema, *, plan: UploadPlan, version: Version
-) -> bytes:
-    """What a client would grow: by prunable tensor the flat positions, ascending, and the gradients there."""
-    reduced = score_schema(schema)
-    arrays = {spec.name: np.zeros(spec.shape, np.float32) for spec in reduced}
-    for name, places in grown.items():
-        arrays[name].reshape(-1)[places] = gradients[name]
-    return encode_update(arrays, schema=reduced, plan=_plan(plan, sparse=True), version=version)
-
-
-def decode_votes(frame: bytes | memoryview, schema: Schema) -> tuple[dict[str, Indices], dict[str, Floats]]:
-    """(positions, gradients) by prunable tensor; a gradient of exactly 0 is no vote. Raises `RemoteError`; whether the
-    positions were asked for is for `GrowthVote.check` to say."""
-    reduced = score_schema(schema)
-    places: dict[str, Indices] = {}
-    gradients: dict[str, Floats] = {}
-    for spec, packed in UpdateReader(frame, schema=reduced, limits=Limits.of_update(reduced)):
-        indices = np.arange(spec.size, dtype=np.intp) if packed.indices is None else packed.indices
-        kept = packed.values != 0
-        places[spec.name] = indices[kept]
-        gradients[spec.name] = packed.values[kept].astype(np.float32, copy=False)
-    return places, gradients
+Items = Iterator[tuple[TensorSpec, Packed]]
+# Under these values a vote carries no gradient.
+PLACES_ONLY = "ternary"
 
 
 def score_schema(schema: Schema) -> Schema:
-    """The prunable tensors alone, as float32 whatever the model's own dtype."""
-    return Schema(tensors=tuple(TensorSpec(name=t.name, shape=t.shape, role=Role.PRUNABLE) for t in schema.prunable))
+    """The tensors that scores are about."""
+    return Schema(tensors=tuple(TensorSpec(name=t.name, shape=t.shape) for t in schema.prunable))
 
 
-def _reduced(mask: Mask) -> Mask:
+def encode_scores(scores: Mapping[str, Floats], mask: Mask, plan: UploadPlan, version: Version) -> bytes:
+    """The scores of what is alive in `mask`, as `plan` says; `scores[name]` has the tensor's shape."""
+    return encode_update(scores, schema=score_schema(mask.schema), plan=_plan(plan), mask=_alive(mask), version=version)
+
+
+def encode_growth(
+    places: Mapping[str, Indices], gradients: Mapping[str, Floats], mask: Mask, plan: UploadPlan, version: Version
+) -> bytes:
+    """What a client would grow: by tensor flat positions among the weights that are dead in `mask`, and their
+    gradients. A weight without any gradient gets no vote."""
+    dead = _dead(mask)
+    arrays = {t.name: np.zeros(t.shape, np.float32) for t in dead.schema}
+    for name, at in places.items():
+        values = gradients[name]
+        arrays[name].reshape(-1)[at] = values != 0 if plan.values == PLACES_ONLY else values
+    return encode_update(arrays, schema=dead.schema, plan=_plan(plan, sparse=True), mask=dead, version=version)
+
+
+def read_scores(data: memoryview, mask: Mask, version: Version) -> Whole:
+    """The scores in a frame. Raises `RemoteError` where it is no frame, or about another mask or version."""
+    alive = _alive(mask)
+    reader = _reader(data, alive, version)
+    return Whole(alive, lambda: iter(reader))
+
+
+def read_growth(data: memoryview, mask: Mask, version: Version) -> tuple[dict[str, Indices], dict[str, Floats]]:
+    """By tensor the flat positions that a client voted for, ascending, and the gradients there."""
+    dead = _dead(mask)
+    places, gradients = {}, {}
+    for spec, packed in _reader(data, dead, version):
+        at = dead.indices(spec.name) if packed.indices is None else packed.indices
+        voted = packed.values != 0
+        places[spec.name], gradients[spec.name] = at[voted], packed.values[voted].astype(np.float32, copy=False)
+    return places, gradients
+
+
+class Whole(Mapping[str, NDArray[Any]]):
+    """The prunable tensors of a frame by name, of their shapes and dtypes, zero off the mask; each is decoded when it is asked for. Asked in the
+    order of the schema a frame is read once, and one tensor is in memory at a time."""
+
+    def __init__(self, mask: Mask, open_: Callable[[], Items]) -> None:
+        self._mask = mask
+        self._open = open_
+        self._rest = open_()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._mask.alive:
+            raise KeyError(name)
+        found = self._next(name)
+        if found is None:
+            self._rest = self._open()
+            found = self._next(name)
+        if found is None:
+            raise DecodeError(f"a frame without tensor {name!r}")
+        return found
+
+    def spec(self, name: str) -> TensorSpec:
+        """What tensor it is."""
+        return self._mask.schema[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._mask.alive)
+
+    def __len__(self) -> int:
+        return len(self._mask.alive)
+
+    def _next(self, name: str) -> NDArray[Any] | None:
+        for spec, packed in self._rest:
+            if spec.name == name:
+                array = np.zeros(spec.size, spec.numpy_dtype)
+                array[self._mask.indices(name) if packed.indices is None else packed.indices] = packed.values
+                return array.reshape(spec.shape)
+        return None
+
+
+def _plan(plan: UploadPlan, *, sparse: bool = False) -> Plan:
+    return Plan(values=plan.values, sparse=sparse, rng=np.random.default_rng(plan.seed))
+
+
+def _alive(mask: Mask) -> Mask:
     return Mask(schema=score_schema(mask.schema), version=mask.version, alive=mask.alive)
 
 
-def _plan(plan: UploadPlan, *, sparse: bool) -> Plan:
-    coded = codec_plan(plan)
-    return Plan(values=coded.values, vectors=coded.vectors, sparse=sparse, exact=coded.exact, rng=coded.rng)
+def _dead(mask: Mask) -> Mask:
+    alive = {name: ~bits for name, bits in mask.alive.items()}
+    return Mask(schema=score_schema(mask.schema), version=mask.version, alive=alive)
+
+
+def _reader(data: memoryview, mask: Mask, version: Version) -> UpdateReader:
+    reader = UpdateReader(data, schema=mask.schema, mask=mask, limits=Limits.of_update(mask.schema, mask))
+    if reader.content is not Content.WEIGHTS:
+        raise DecodeError("scores are values, not differences", seen=reader.content)
+    if reader.version != version:
+        raise VersionError("scores of another version than assigned", seen=reader.version, expected=version)
+    return reader

@@ -25,7 +25,7 @@ from fedprune_server import plan
 from fedprune_server.accounting import Accounts
 from fedprune_server.autoplan import Choice, decide
 from fedprune_server.closing import Closing, Evaluator
-from fedprune_server.course import Course
+from fedprune_server.course import Course, Rules
 from fedprune_server.members import Members
 from fedprune_server.output import Output
 from fedprune_server.pruner import Pruner
@@ -152,10 +152,11 @@ def build_run(
     versions = Versions(store, run_id, schema, Limits.of_update(schema))
     output = _output(site, config, folder, schema=schema)
     pruner = Pruner(plan.pruning_plan(config), config.run.rounds, seed=config.run.seed)
+    pruner.check(schema)
     resumed = _restore(site, config, run_id, store, versions, output, pruner)
     output.open(unpublished=resumed.state.round if resumed and resumed.state.unevaluated else None)
     output.keep_mask(versions.latest.mask)
-    rules = plan.rules(config, clients_evaluate=site.evaluator is None)
+    rules = _rules(site, config, pruner)
     bounds = plan.bounds(config, schema)
 
     def choose(round_: int) -> Choice | None:
@@ -194,6 +195,10 @@ def build_run(
     return run, resumed
 
 
+def _rules(site: Site, config: RunConfig, pruner: Pruner) -> Rules:
+    return plan.rules(config, clients_evaluate=site.evaluator is None, scored=pruner.scored_rounds)
+
+
 def _output(site: Site, config: RunConfig, folder: Path, *, schema: Schema) -> Output:
     return Output(
         folder=folder,
@@ -214,19 +219,23 @@ def _restore(
     found = store.recover(run_id)
     if found.latest is None:
         arrays, mask = site.workshop.first_arrays(config), Mask.full(versions.schema)
-        # A mask chosen before anybody trains is part of the first version.
-        proposal = pruner.propose(round=0, weights=arrays, mask=mask, next_mask_version=1)
+        # A mask chosen before anybody trains is part of the first version, unless clients have to score it first.
+        asks = pruner.needs(round=0, mask=mask) is not None
+        proposal = None if asks else pruner.propose(round=0, weights=arrays, mask=mask, next_mask_version=1)
         if proposal:
             mask = proposal.mask
             mask.apply(arrays)
+            output.explain_first(proposal)
         first = versions.prepare(arrays, mask, round_=0, plan=None)
         store.commit_version(first.record)
         versions.adopt(first)
         return None
     versions.restore(found.latest)
+    if pruner.beliefs is not None and versions.latest.beliefs:
+        pruner.beliefs.restore(versions.latest.beliefs)
     output.rounds.update({n: RoundReport.from_json(text) for n, text in store.reports(run_id).items() if text})
     output.clients = len(found.shards)
     if not found.shards:
         site.say(f"resuming run {run_id}: no client had begun to work")
         return None
-    return resumption(found, plan.rules(config, clients_evaluate=site.evaluator is None), output.rounds)
+    return resumption(found, _rules(site, config, pruner), output.rounds)

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+import numpy as np
+
 from fedprune.codec import Limits, UpdateReader
 from fedprune.errors import VersionError
 from fedprune.tensor import Schema, Version
 from fedprune.work import UploadPlan
+from fedprune_server import scores
 from fedprune_server.aggregation import Aggregator, FoldInput
-from fedprune_server.pruner import Proposal, Pruner
+from fedprune_server.judging import judged
+from fedprune_server.pruner import Need, Proposal, Pruner
+from fedprune_server.scores import Heard
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Work
 from fedprune_server.versions import Arrays, Prepared, Versions
 
@@ -71,11 +76,12 @@ class Closing:
         self, assignment: AssignmentRecord, version: Version, data: memoryview, *, party: str, examples: int
     ) -> None:
         """Raise `RemoteError` unless this update can be folded: decodable, of the assigned version, finite."""
-        if assignment.kind is not Work.TRAIN:
-            return
         latest = self.versions.latest
-        if latest.version != assignment.version:
-            return  # its round is closed: the store says so in its receipt
+        if assignment.kind is Work.EVALUATE or latest.version != assignment.version:
+            return  # nothing to check; or its round is closed: the store says so in its receipt
+        if assignment.kind is Work.SCORE:
+            scores.check(assignment, data, latest.mask, examples=examples)
+            return
         update = self._input(party, examples, data, latest)
         reader = self._reader(data, latest)
         if reader.version != version:
@@ -84,8 +90,14 @@ class Closing:
             )
         self.aggregator.check(self.schema, latest.arrays, latest.mask, update)
 
+    def need(self, round_: int) -> Need | None:
+        """What the clients must find out before this round can be closed."""
+        return self.pruner.needs(round=round_, mask=self.versions.latest.mask)
+
     def close(self, round_: int) -> Closed:
         """Freeze the accepted set and make the next version of it. Commits nothing."""
+        if round_ == 0:
+            return self._close_priming()
         receipts = self.store.freeze(self.run_id, round_, Work.TRAIN)
         before = self.versions.latest
         inputs = [
@@ -93,14 +105,19 @@ class Closing:
         ]
         folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.optimizer)
         arrays = folded.arrays
-        proposal = self.pruner.propose(
-            round=round_, weights=arrays, mask=before.mask, next_mask_version=before.mask.version + 1
-        )
+        clients = judged(inputs, before.arrays, before.mask)
+        self.pruner.observe(round=round_, weights=arrays, mask=before.mask, clients=clients)
+        proposal, warnings = self._propose(round_, arrays)
         mask = proposal.mask if proposal else before.mask
         if proposal:
             mask.apply(arrays)
         prepared = self.versions.prepare(
-            arrays, mask, round_=round_, plan=self.broadcast(round_), optimizer=folded.state
+            arrays,
+            mask,
+            round_=round_,
+            plan=self.broadcast(round_),
+            optimizer=folded.state,
+            beliefs=self.pruner.beliefs.arrays() if self.pruner.beliefs else None,
         )
         began_s = self.clock()
         score = self.evaluate(prepared.arrays) if self.evaluate and self.due(round_) else None
@@ -110,8 +127,38 @@ class Closing:
             proposal=proposal,
             score=score,
             evaluation_s=self.clock() - began_s,
-            warnings=folded.warnings,
+            warnings=(*folded.warnings, *warnings),
         )
+
+    def _close_priming(self) -> Closed:
+        """The first weights under a mask that the clients' scores chose: no training, and nothing but the mask to send."""
+        before = self.versions.latest
+        arrays = {name: np.array(array) for name, array in before.arrays.items()}
+        proposal, warnings = self._propose(0, arrays)
+        mask = proposal.mask if proposal else before.mask
+        mask.apply(arrays)
+        prepared = self.versions.prepare(arrays, mask, round_=0, plan=UploadPlan())
+        return Closed(
+            receipts=(), prepared=prepared, proposal=proposal, score=None, evaluation_s=0.0, warnings=warnings
+        )
+
+    def _propose(self, round_: int, arrays: Arrays) -> tuple[Proposal | None, tuple[str, ...]]:
+        mask, need = self.versions.latest.mask, self.need(round_)
+        heard = Heard()
+        if need is not None:
+            receipts = self.store.freeze(self.run_id, round_, Work.SCORE)
+            if not receipts:
+                return None, ("the mask stays as it is: no client sent what its next step needs",)
+            heard = scores.hear(receipts, self.store, need, mask, self.versions.latest.version)
+        proposal = self.pruner.propose(
+            round=round_,
+            weights=arrays,
+            mask=mask,
+            next_mask_version=mask.version + 1,
+            scores=heard.scores,
+            growth=heard.growth,
+        )
+        return proposal, ()
 
     def _input(self, party: str, examples: int, data: memoryview, before: Prepared) -> FoldInput:
         reader = self._reader(data, before)

@@ -13,6 +13,7 @@ class Phase(Enum):
     """Where a run stands."""
 
     GATHERING = "gathering"
+    SCORING = "scoring"
     TRAINING = "training"
     FOLDING = "folding"
     EVALUATING = "evaluating"
@@ -37,6 +38,8 @@ class Rules:
     late: Literal["wait", "admit"] = "wait"
     clients_evaluate: bool = False
     evaluate_every: int = 1
+    # Rounds before whose training the clients score the version in force; 0: before the first round.
+    scored: frozenset[int] = frozenset()
 
     def due(self, round_: int) -> bool:
         """Whether the version that this round produced is to be evaluated."""
@@ -62,10 +65,16 @@ class Course:
     declined: frozenset[int] = frozenset()
     extended: bool = False
     unevaluated: bool = False
+    primed: bool = False
     empty_rounds: int = 0
     counted: int = 0
     stopping: str | None = None
     reasons: tuple[str, ...] = field(default=())
+
+    @property
+    def waits(self) -> bool:
+        """Whether the run waits for results of its cohort."""
+        return self.phase in (Phase.SCORING, Phase.TRAINING, Phase.EVALUATING)
 
     @property
     def pending(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from fedprune.work import Work as WorkValue
 from fedprune_server import plan
 from fedprune_server.autoplan import Choice
 from fedprune_server.members import Members
+from fedprune_server.pruner import Need
 from fedprune_server.store import AssignmentRecord, Work
 
 
@@ -40,12 +41,20 @@ class Desk:
         return given is not None and given.assignment_id == assignment_id
 
     def prepare(
-        self, round_: int, kind: Work, version: Version, clients: Mapping[int, int], *, first_id: int
+        self,
+        round_: int,
+        kind: Work,
+        version: Version,
+        clients: Mapping[int, int],
+        *,
+        first_id: int,
+        need: Need | None = None,
     ) -> list[AssignmentRecord]:
-        """One assignment for each client (its index -> its shard), with ids from `first_id` on."""
+        """One assignment for each client (its index -> its shard), with ids from `first_id` on; `need` says what to
+        score."""
         records = []
         for number, (client, shard) in enumerate(clients.items()):
-            work, upload = self._work(round_, kind, shard)
+            work, upload = self._work(round_, kind, shard, need)
             assignment = Assignment(
                 assignment_id=first_id + number,
                 run_id=self.run_id,
@@ -59,12 +68,15 @@ class Desk:
             records.append(_record(assignment, client, kind))
         return records
 
-    def _work(self, round_: int, kind: Work, shard: int) -> tuple[WorkValue, UploadPlan]:
+    def _work(self, round_: int, kind: Work, shard: int, need: Need | None) -> tuple[WorkValue, UploadPlan]:
         if kind is Work.EVALUATE:
             return plan.evaluate_work(self.config), UploadPlan()
+        if need is not None:
+            work = plan.score_work(self.config, need, round_=round_, shard=shard)
+            return work, plan.score_plan(self.config, need, round_=round_, shard=shard)
         config = plan.chosen(self.config, self.choose(round_))
-        work = plan.train_work(config, round_=round_, shard=shard)
-        return work, plan.upload_plan(config, round_=round_, shard=shard)
+        training = plan.train_work(config, round_=round_, shard=shard)
+        return training, plan.upload_plan(config, round_=round_, shard=shard)
 
     def send(self, client: int) -> None:
         """Tell a client what it was given, for the first time or again."""

@@ -118,11 +118,20 @@ class Greet(Effect):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenRound(Effect):
-    """Give `cohort` their training assignments."""
+class OpenScoring(Effect):
+    """Open the round, and have `cohort` score the version in force before anybody trains."""
 
     round: int
     cohort: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRound(Effect):
+    """Give `cohort` their training assignments; with `scored` the round is open already, and its scoring ends."""
+
+    round: int
+    cohort: tuple[int, ...]
+    scored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from fedprune.traffic import Traffic
 from fedprune_server.autoplan import Choice
 from fedprune_server.closing import Closed, Score
 from fedprune_server.events import EndRun
+from fedprune_server.pruner import Proposal
 from fedprune_server.store import Store, digests_of
 from fedprune_server.versions import Arrays, Prepared
 
@@ -55,6 +56,7 @@ class Output:
     clients: int = 0
     rounds: dict[int, RoundReport] = field(default_factory=dict)
     _warnings: list[str] = field(default_factory=list)
+    _first: tuple[LayerReport, ...] = ()
 
     def open(self, *, unpublished: int | None) -> None:
         """Create the folder and say in it which run it is and what was done; the round `unpublished` is still to be
@@ -68,6 +70,10 @@ class Output:
     def warn(self, text: str) -> None:
         """Something the report must not hide; belongs to the round that is being made."""
         self._warnings.append(text)
+
+    def explain_first(self, proposal: Proposal) -> None:
+        """Why the mask that was chosen before anybody trained looks as it does; told with the first round."""
+        self._first = _layers(proposal)
 
     def round(
         self,
@@ -110,10 +116,11 @@ class Output:
             model_version=closed.prepared.version.model,
             mask_version=mask.version,
             mask_changed=closed.proposal is not None,
-            layers=_layers(mask) if closed.proposal else (),
+            layers=_layers(closed.proposal) if closed.proposal else self._first,
             warnings=(*self._warnings, *self._idle(payload, dense)),
         )
         self._warnings.clear()
+        self._first = ()
         self.rounds[number] = row
         return row
 
@@ -259,9 +266,19 @@ def _socket(socket: dict[int, Counters] | None) -> Traffic | None:
     return Traffic(up=sum(c.received for c in socket.values()), down=sum(c.sent for c in socket.values()))
 
 
-def _layers(mask: Mask) -> tuple[LayerReport, ...]:
+def _layers(proposal: Proposal) -> tuple[LayerReport, ...]:
     return tuple(
-        LayerReport(name=name, size=bits.size, alive=int(np.count_nonzero(bits))) for name, bits in mask.alive.items()
+        LayerReport(
+            name=layer.name,
+            size=proposal.mask.schema[layer.name].size,
+            alive=layer.after,
+            before=layer.before,
+            score=layer.score,
+            threshold=layer.threshold if layer.threshold is None or math.isfinite(layer.threshold) else None,
+            floor_trimmed=layer.floor_trimmed,
+            grown=layer.grown,
+        )
+        for layer in proposal.explanation
     )
 
 

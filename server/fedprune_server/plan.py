@@ -10,11 +10,13 @@ import hashlib
 
 from fedprune.config import RunConfig
 from fedprune.pruning import Floors, PruningPlan
+from fedprune.score_frames import PLACES_ONLY
 from fedprune.tensor import Schema
-from fedprune.work import EvaluateWork, TrainWork, UploadPlan
+from fedprune.work import EvaluateWork, ScoreWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
 from fedprune_server.autoplan import Bounds, Choice
 from fedprune_server.course import Rules
+from fedprune_server.pruner import Need
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -23,8 +25,8 @@ def derive_seed(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def rules(config: RunConfig, *, clients_evaluate: bool) -> Rules:
-    """How rounds go. `clients_evaluate` when the coordinator has no test data."""
+def rules(config: RunConfig, *, clients_evaluate: bool, scored: frozenset[int] = frozenset()) -> Rules:
+    """How rounds go. `clients_evaluate` when the coordinator has no test data; `scored` as the pruner needs it."""
     clients = config.clients
     return Rules(
         rounds=config.run.rounds,
@@ -41,6 +43,7 @@ def rules(config: RunConfig, *, clients_evaluate: bool) -> Rules:
         late=clients.late,
         clients_evaluate=clients_evaluate,
         evaluate_every=config.run.evaluate_every,
+        scored=scored,
     )
 
 
@@ -61,6 +64,8 @@ def pruning_plan(config: RunConfig) -> PruningPlan:
         spread=pruning.spread,
         layers=tuple(pruning.layers.items()),
         threshold=threshold,
+        regrow=pruning.regrow,
+        exchange=pruning.exchange,
     )
 
 
@@ -125,6 +130,24 @@ def coarsest(config: RunConfig, schema: Schema) -> RunConfig:
     """The run file with the coarsest plan in it that the run may come to."""
     within = bounds(config, schema)
     return chosen(config, Choice(rung=within.ladder[-1], reason="the coarsest") if within else None)
+
+
+def score_work(config: RunConfig, need: Need, *, round_: int, shard: int) -> ScoreWork:
+    """What a client finds out about the version in force, over all of its training data."""
+    return ScoreWork(
+        method=need.method,
+        batch_size=config.training.batch_size,
+        seed=derive_seed(config.run.seed, "scores", round_, shard),
+        grow=tuple(need.grow.values()),
+    )
+
+
+def score_plan(config: RunConfig, need: Need, *, round_: int, shard: int) -> UploadPlan:
+    """How a client compresses its scores: a rank needs no more than eight bits, a vote none."""
+    return UploadPlan(
+        values="int8" if need.values else PLACES_ONLY,
+        seed=derive_seed(config.run.seed, "rounding scores", round_, shard),
+    )
 
 
 def upload_plan(config: RunConfig, *, round_: int, shard: int, residual_epoch: int = 0) -> UploadPlan:

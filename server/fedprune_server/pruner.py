@@ -94,6 +94,12 @@ class Pruner:
         if self.plan.regrow == "posterior" and self._exchanges:
             self.beliefs = Beliefs(schema, gamma=self.plan.gamma, rate=self.plan.rate)
 
+    @property
+    def scored_rounds(self) -> frozenset[int]:
+        """The rounds that `propose` may need something of the clients for; 0: before the first."""
+        by_method = frozenset(self._densities) if self.plan.method in FROM_CLIENTS else frozenset[int]()
+        return by_method | self._exchanges
+
     def needs(self, *, round: int, mask: Mask) -> Need | None:
         """What clients must send before `propose` for `round`; None in most rounds. `mask` is the one in force."""
         if round in self._densities and self.plan.method in FROM_CLIENTS:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedprune import wire
 from fedprune.assignment import Assignment
 from fedprune.report import RoundReport
-from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server.course import Course, Phase, Rules
-from fedprune_server.store import AssignmentRecord, Recovery, Verdict, Work
+from fedprune_server.scores import assignment_of
+from fedprune_server.store import Recovery, Verdict, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,26 +38,35 @@ def resumption(found: Recovery, rules: Rules, reports: dict[int, RoundReport]) -
             counted=counted,
             unevaluated=rules.evaluates(last) and not evaluated,
             empty_rounds=found.last_round - last,
+            primed=found.latest is not None and found.latest.version.model > 0,
         )
         return Resumption(state=state, assigned={}, found=f"{last} of {rules.rounds} rounds committed")
-    training = [a for a in found.assignments if a.kind is Work.TRAIN]
-    accepted = frozenset(r.client for r in found.receipts if r.kind is Work.TRAIN and r.verdict is Verdict.ACCEPTED)
-    cohort = tuple(sorted(a.client for a in training))
+    # What was given last: scores come before training.
+    kind = Work.TRAIN if any(a.kind is Work.TRAIN for a in found.assignments) else Work.SCORE
+    given = [a for a in found.assignments if a.kind is kind]
+    accepted = frozenset(r.client for r in found.receipts if r.kind is kind and r.verdict is Verdict.ACCEPTED)
+    cohort = tuple(sorted(a.client for a in given))
     state = Course(
         rules=rules,
-        phase=Phase.FOLDING if Work.TRAIN in found.frozen else Phase.TRAINING,
+        phase=_phase(kind, closed=kind in found.frozen),
         round=found.open_round.round,
         shards=shards,
         cohort=cohort,
         target=found.open_round.target,
         accepted=accepted,
+        # Scoring that was closed is not waited for again.
+        declined=frozenset(cohort) - accepted if kind is Work.SCORE and kind in found.frozen else frozenset(),
+        primed=found.open_round.round > 0,
         counted=counted,
         extended=found.open_round.deadline_s > rules.deadline_s,
-        empty_rounds=found.open_round.round - 1 - last,
+        empty_rounds=max(0, found.open_round.round - 1 - last),
     )
     text = f"{last} of {rules.rounds} rounds committed, round {state.round} open with {len(accepted)} of {len(cohort)}"
-    return Resumption(state=state, assigned={a.client: _assignment(a) for a in training}, found=f"{text} updates")
+    what = "updates" if kind is Work.TRAIN else "scores"
+    return Resumption(state=state, assigned={a.client: assignment_of(a) for a in given}, found=f"{text} {what}")
 
 
-def _assignment(record: AssignmentRecord) -> Assignment:
-    return wire.assignment(pb.Assignment.FromString(record.work), party="the store")
+def _phase(kind: Work, *, closed: bool) -> Phase:
+    if kind is Work.SCORE:
+        return Phase.SCORING
+    return Phase.FOLDING if closed else Phase.TRAINING

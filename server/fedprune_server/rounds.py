@@ -9,6 +9,10 @@ the coordinator aggregates, prunes and commits: the hands do the work and report
 no test data of its own, EVALUATING follows: the clients that took part score the new version on what they held out.
 Then the next round opens, or the run ends.
 
+Where the next mask needs scores that only data can give, SCORING comes before TRAINING: the cohort of the round scores
+the version in force, and trains as soon as all have answered or the deadline is there. Before the first round the
+scores alone make a round, number 0, that commits a mask and no training; it is the only one that must not be empty.
+
 Between rounds a run that has too few clients goes back to GATHERING and says what it waits for; the frozen shards
 stay. Whatever happens, every wait has a timer or names the party that it waits for, and a run whose rounds count no
 update at all fails loudly instead of finishing with the weights it started from.
@@ -19,7 +23,7 @@ phase (a straggler's goodbye while we fold), and is listed in `IGNORED`, so that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from fedprune.errors import LocalError
@@ -47,6 +51,7 @@ from fedprune_server.events import (
     Left,
     OpenEvaluation,
     OpenRound,
+    OpenScoring,
     Outcome,
     Say,
     SetTimer,
@@ -87,7 +92,7 @@ def _join(state: Course, event: Event) -> Step:
     if event.client not in shards and rules.late == "admit":
         shards = (*shards, event.client)
     state = replace(state, connected=connected, shards=shards)
-    working = state.phase in (Phase.TRAINING, Phase.EVALUATING) and event.client in state.pending
+    working = state.waits and event.client in state.pending
     greet = Greet(event.client, event.client in shards, working)
     if state.phase is not Phase.GATHERING:
         return state, (away, greet)
@@ -106,7 +111,7 @@ def _waiting(state: Course) -> str:
 def _leave(state: Course, event: Event) -> Step:
     assert isinstance(event, Left)
     state = replace(state, connected=state.connected - {event.client})
-    if event.client in state.pending and state.phase in (Phase.TRAINING, Phase.EVALUATING):
+    if event.client in state.pending and state.waits:
         timer = SetTimer(f"grace-{event.client}", state.rules.grace_s, GraceOver(event.client))
         return state, (timer, Say(f"client {event.client} is away; waiting {state.rules.grace_s:g} s for it"))
     return state, ()
@@ -138,11 +143,18 @@ def _next_round(state: Course) -> Step:
     if len(candidates) < max(1, state.rules.min_clients):
         state = replace(state, phase=Phase.GATHERING, cohort=())
         return state, (Say(_waiting(state)),)
+    if 0 in state.rules.scored and not state.primed:
+        return _open_work(state, Phase.SCORING, 0, candidates, len(candidates))
     round_ = state.round + 1
     cohort, target = choose_cohort(state.rules, round_, candidates)
+    phase = Phase.SCORING if round_ in state.rules.scored else Phase.TRAINING
+    return _open_work(state, phase, round_, cohort, target)
+
+
+def _open_work(state: Course, phase: Phase, round_: int, cohort: tuple[int, ...], target: int) -> Step:
     state = replace(
         state,
-        phase=Phase.TRAINING,
+        phase=phase,
         round=round_,
         cohort=cohort,
         target=target,
@@ -151,7 +163,33 @@ def _next_round(state: Course) -> Step:
         extended=False,
         reasons=(),
     )
-    return state, (OpenRound(round_, cohort), SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()))
+    opened = OpenScoring(round_, cohort) if phase is Phase.SCORING else OpenRound(round_, cohort)
+    return state, (opened, SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()))
+
+
+def _close_scoring(state: Course) -> Step:
+    """The cohort trains now, whoever of it has scored. Who is away gets its time again."""
+    cleared = (ClearTimer("deadline"), *(ClearTimer(f"grace-{c}") for c in state.pending))
+    if state.round == 0:
+        return _close_priming(state, cleared)
+    state = replace(state, phase=Phase.TRAINING, accepted=frozenset(), declined=frozenset(), reasons=())
+    opened = OpenRound(state.round, state.cohort, True)
+    timer = SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())
+    away = [c for c in state.cohort if c not in state.connected]
+    return state, (*cleared, opened, timer, *_graces(state, away))
+
+
+def _close_priming(state: Course, cleared: tuple[Effect, ...]) -> Step:
+    if not state.accepted:
+        why = "; ".join(state.reasons) or "no client answered"
+        ended, effects = _end(state, "failed", f"nobody could score the first model: {why}")
+        return ended, (*cleared, *effects)
+    missing = tuple(c for c in state.cohort if c not in state.accepted)
+    return replace(state, phase=Phase.FOLDING), (*cleared, CloseRound(0, missing))
+
+
+def _graces(state: Course, clients: Iterable[int]) -> tuple[Effect, ...]:
+    return tuple(SetTimer(f"grace-{c}", state.rules.grace_s, GraceOver(c)) for c in clients)
 
 
 def _end_of_rounds(state: Course) -> Step:
@@ -194,8 +232,8 @@ def _lose(state: Course, event: Event) -> Step:
 
 
 def _maybe_close(state: Course) -> Step:
-    if state.phase is Phase.EVALUATING:
-        return (state, ()) if state.pending else _close_evaluation(state)
+    if state.phase in CLOSES:
+        return (state, ()) if state.pending else CLOSES[state.phase](state)
     if len(state.accepted) >= state.target or not state.pending:
         return _close(state)
     return state, ()
@@ -224,8 +262,8 @@ def _empty_round(state: Course, cleared: tuple[Effect, ...]) -> Step:
 
 
 def _deadline(state: Course, event: Event) -> Step:
-    if state.phase is Phase.EVALUATING:
-        return _close_evaluation(state)
+    if state.phase in CLOSES:
+        return CLOSES[state.phase](state)
     quorum = max(1, share_of(state.target, state.rules.quorum))
     late = f"round {state.round}: {len(state.accepted)} of {state.target} updates at the deadline"
     if len(state.accepted) >= quorum:
@@ -243,6 +281,8 @@ def _deadline(state: Course, event: Event) -> Step:
 
 
 def _committed(state: Course, event: Event) -> Step:
+    if state.round == 0:
+        return _next_round(replace(state, primed=True))
     return _next_round(replace(state, unevaluated=state.rules.evaluates(state.round)))
 
 
@@ -281,8 +321,7 @@ def resume(state: Course) -> Step:
     closed, closing = _maybe_close(state)
     if closing:
         return closed, closing
-    graces = (SetTimer(f"grace-{c}", state.rules.grace_s, GraceOver(c)) for c in state.pending)
-    return state, (SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()), *graces)
+    return state, (SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()), *_graces(state, state.pending))
 
 
 def _resume_between(state: Course) -> Step:
@@ -312,6 +351,12 @@ def _break(state: Course, event: Event) -> Step:
     return _end(state, "failed", event.reason)
 
 
+# Phases that end when everyone has answered, or at the deadline with what is there.
+CLOSES: dict[Phase, Callable[[Course], Step]] = {
+    Phase.SCORING: _close_scoring,
+    Phase.EVALUATING: _close_evaluation,
+}
+
 Cell = Callable[[Course, Event], Step]
 
 TABLE: dict[tuple[Phase, type[Event]], Cell] = {
@@ -320,6 +365,14 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     (Phase.GATHERING, Settled): _settle,
     (Phase.GATHERING, StopRequested): _stop_now,
     (Phase.GATHERING, Broken): _break,
+    (Phase.SCORING, Joined): _join,
+    (Phase.SCORING, Left): _leave,
+    (Phase.SCORING, GraceOver): _lose,
+    (Phase.SCORING, Accepted): _accept,
+    (Phase.SCORING, Declined): _decline,
+    (Phase.SCORING, DeadlinePassed): _deadline,
+    (Phase.SCORING, StopRequested): _stop_now,
+    (Phase.SCORING, Broken): _break,
     (Phase.TRAINING, Joined): _join,
     (Phase.TRAINING, Left): _leave,
     (Phase.TRAINING, GraceOver): _lose,
@@ -347,6 +400,7 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
 IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
     {
         *((Phase.GATHERING, e) for e in (GraceOver, Accepted, Declined, DeadlinePassed, Committed)),
+        *((Phase.SCORING, e) for e in (Settled, Committed)),
         *((Phase.TRAINING, e) for e in (Settled, Committed)),
         *((Phase.FOLDING, e) for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed)),
         *((Phase.EVALUATING, e) for e in (Settled, Committed)),

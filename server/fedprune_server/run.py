@@ -198,8 +198,7 @@ class Run:
 
     def _awaits(self, round_: int, kind: Work) -> bool:
         """Whether this is what the open round waits for: training that comes late is no evaluation."""
-        awaited = Work.EVALUATE if self.state.phase is Phase.EVALUATING else Work.TRAIN
-        return round_ == self.state.round and kind is awaited
+        return round_ == self.state.round and kind is AWAITED.get(self.state.phase)
 
     # effects --------------------------------------------------------------------------------------------------
 
@@ -224,25 +223,37 @@ class Run:
         if effect.working:
             self._desk.send(effect.client)
 
+    def _open_scoring(self, effect: events.OpenScoring) -> None:
+        self._begin_round(effect.round, self._prepare(effect.round, Work.SCORE, effect.cohort))
+        self._say(f"round {effect.round}: waiting for the scores of {len(effect.cohort)} clients")
+        self._desk.send_new(effect.cohort)
+        self.at("assignments-sent")
+
     def _open_round(self, effect: events.OpenRound) -> None:
+        if effect.scored:
+            self.store.freeze(self.run_id, effect.round, Work.SCORE)
+            self.store.add_assignments(self._prepare(effect.round, Work.TRAIN, effect.cohort))
+        else:
+            self._begin_round(effect.round, self._prepare(effect.round, Work.TRAIN, effect.cohort))
+        choice = self._choose(effect.round)
+        if choice is not None:
+            log.info("%s: round %d: %s", self.run_id, effect.round, choice)
+        self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
+        self._desk.send_new(effect.cohort)
+        self.at("assignments-sent")
+
+    def _begin_round(self, round_: int, assignments: list[AssignmentRecord]) -> None:
         self._opened_s = time.monotonic()
         self._linked_s.clear()
-        self.accounts.round = effect.round
+        self.accounts.round = round_
         record = RoundRecord(
             run_id=self.run_id,
-            round=effect.round,
+            round=round_,
             version=self._versions.latest.version,
             deadline_s=self.config.clients.deadline_s,
             target=self.state.target,
         )
-        records = self._prepare(effect.round, Work.TRAIN, effect.cohort)
-        self.store.open_round(record, records)
-        choice = self._choose(effect.round)
-        self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
-        if choice is not None:
-            log.info("%s: round %d: %s", self.run_id, effect.round, choice)
-        self._desk.send_new(effect.cohort)
-        self.at("assignments-sent")
+        self.store.open_round(record, assignments)
 
     def _extend_round(self, effect: events.ExtendRound) -> None:
         self.store.extend_round(self.run_id, effect.round, effect.deadline_s)
@@ -255,7 +266,8 @@ class Run:
     def _prepare(self, round_: int, kind: Work, cohort: tuple[int, ...]) -> list[AssignmentRecord]:
         clients = {client: self.state.shards.index(client) for client in cohort}
         first = self.store.next_assignment_id()
-        return self._desk.prepare(round_, kind, self.version, clients, first_id=first)
+        need = self._closing.need(round_) if kind is Work.SCORE else None
+        return self._desk.prepare(round_, kind, self.version, clients, first_id=first, need=need)
 
     def _close_round(self, effect: events.CloseRound) -> None:
         self._desk.cancel(effect.missing, f"round {effect.round} is closed")
@@ -266,13 +278,14 @@ class Run:
         self.store.close_round(self.run_id, effect.round, entries=entries)
 
     async def _fold(self, round_: int) -> None:
-        self._say(f"round {round_}: aggregating {len(self.state.accepted)} updates")
+        what = "updates" if round_ else "scores"
+        self._say(f"round {round_}: aggregating {len(self.state.accepted)} {what}")
         if self._tidying is not None:
             await self._tidying
         try:
             closed = await asyncio.to_thread(self._closing.close, round_)
             self.at("round-folded")
-            await self._commit(round_, closed)
+            await (self._commit(round_, closed) if round_ else self._commit_mask(closed))
         except StoreError as error:
             self._halt(error)
             return
@@ -318,6 +331,15 @@ class Run:
             self._output.keep_mask(closed.prepared.mask)
         if not self.state.rules.evaluates(round_):
             self._output.publish(round_)
+
+    async def _commit_mask(self, closed: Closed) -> None:
+        """The mask that was chosen before anybody trained; its bytes belong to the first round."""
+        await asyncio.to_thread(self.store.commit_version, closed.prepared.record)
+        self._versions.adopt(closed.prepared)
+        self.at("version-adopted")
+        self._output.keep_mask(closed.prepared.mask)
+        if closed.proposal is not None:
+            self._output.explain_first(closed.proposal)
 
     def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
         found = self.store.receipts(self.run_id, effect.round, Work.EVALUATE)
@@ -416,9 +438,12 @@ class Run:
                 self.ended.set_exception(error)
 
 
+AWAITED = {Phase.SCORING: Work.SCORE, Phase.TRAINING: Work.TRAIN, Phase.EVALUATING: Work.EVALUATE}
+
 HANDS: dict[type[events.Effect], Callable[[Run, Any], None]] = {
     events.Freeze: Run._freeze,
     events.Greet: Run._greet,
+    events.OpenScoring: Run._open_scoring,
     events.OpenRound: Run._open_round,
     events.ExtendRound: Run._extend_round,
     events.Dismiss: Run._dismiss,

@@ -45,6 +45,8 @@ class Prepared:
     # What the broadcasts left out so far, and what the aggregator remembers.
     memory: Memory = field(default_factory=Memory)
     optimizer: Arrays = field(default_factory=dict)
+    # What the pruner believed, as it was stored: for a pruner that takes it up again.
+    beliefs: Arrays = field(default_factory=dict)
     dropped_norm: float = 0.0
 
 
@@ -87,6 +89,7 @@ class Versions:
         round_: int,
         plan: UploadPlan | None,
         optimizer: Arrays | None = None,
+        beliefs: Arrays | None = None,
     ) -> Prepared:
         """Encode the next version and put its blobs; nothing is committed yet.
 
@@ -100,7 +103,8 @@ class Versions:
         if plan is not None and before is not None:
             step = self._encode_step(before, version, arrays, mask, plan)
             arrays, memory, dropped, parts = step.arrays, step.memory, step.dropped_norm, step.parts
-        record = self._record(version, arrays, mask, memory, optimizer or {}, parts, round_)
+        state = pack_state(memory, optimizer or {}, beliefs or {})
+        record = self._record(version, arrays, mask, state, parts, round_)
         return Prepared(
             version=version,
             arrays=arrays,
@@ -117,14 +121,12 @@ class Versions:
         version: Version,
         arrays: Arrays,
         mask: Mask,
-        memory: Memory,
-        optimizer: Arrays,
+        state: bytes,
         parts: tuple[Part, ...],
         round_: int,
     ) -> VersionRecord:
         blobs = self._store.blobs
         snapshot = encode_update(arrays, schema=self.schema, plan="lossless", mask=mask, version=version)
-        state = pack_state(memory, optimizer)
         return VersionRecord(
             run_id=self._run_id,
             round=round_,
@@ -164,8 +166,9 @@ class Versions:
         arrays = decode_update(blobs.open(record.model_digest), schema=self.schema, mask=mask, limits=self._limits)
         memory = Memory()
         optimizer: Arrays = {}
+        beliefs: Arrays = {}
         if record.state_digest is not None:
-            memory, optimizer = unpack_state(blobs.open(record.state_digest))
+            memory, optimizer, beliefs = unpack_state(blobs.open(record.state_digest))
         self._latest = Prepared(
             version=record.version,
             arrays=arrays,
@@ -174,6 +177,7 @@ class Versions:
             steps=(),
             memory=memory,
             optimizer=optimizer,
+            beliefs=beliefs,
         )
 
     def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:

@@ -11,7 +11,7 @@ import pytest
 from fedprune.assignment import Assignment
 from fedprune.codec import decode_update
 from fedprune.mask import Mask
-from fedprune.score_frames import decode_scores, decode_votes
+from fedprune.score_frames import read_growth, read_scores
 from fedprune.task import Shard, load_task
 from fedprune.tensor import Version
 from fedprune.torch import build_model, signature, to_arrays
@@ -85,14 +85,14 @@ def test_scores_are_sealed_for_what_is_alive(worker: Worker) -> None:
     expected = score(worker.trainer, worker.replica.weights, mask, work, stop=lambda: False)
     assert expected is not None
     assert expected.scores is not None
-    found = decode_scores(frame, mask)
+    found = read_scores(memoryview(frame), mask, VERSION)
     assert result.examples == 30
     assert np.array_equal(found["0.weight"], np.where(mask.alive["0.weight"], expected.scores["0.weight"], 0))
 
 
 def test_votes_are_sealed_for_what_is_dead(worker: Worker) -> None:
     _, frame = do(worker, ScoreWork(method="gradient", grow=(4,)))
-    places, gradients = decode_votes(frame, worker.replica.schema)
+    places, gradients = read_growth(memoryview(frame), mask_of(worker), VERSION)
     assert len(places["0.weight"]) == len(gradients["0.weight"]) == 4
     assert not mask_of(worker).alive["0.weight"].reshape(-1)[places["0.weight"]].any()
 

@@ -1,4 +1,4 @@
-"""Scores and votes come back as they went, are small where they should be, and bad bytes are refused."""
+"""Scores and votes as frames: what one side says is what the other reads, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -7,72 +7,76 @@ import pytest
 
 from fedprune.errors import RemoteError, VersionError
 from fedprune.mask import Mask
-from fedprune.score_frames import Floats, decode_scores, decode_votes, encode_scores, encode_votes, score_schema
+from fedprune.score_frames import PLACES_ONLY, encode_growth, encode_scores, read_growth, read_scores
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune.work import UploadPlan
 
 SCHEMA = Schema(
     tensors=(
-        TensorSpec(name="a", shape=(40, 30)),
-        TensorSpec(name="bias", shape=(40,), role=Role.FREE),
-        TensorSpec(name="half", shape=(20, 40), dtype="bfloat16"),
-        TensorSpec(name="count", shape=(), dtype="int64", role=Role.COUNTER),
+        TensorSpec(name="a", shape=(30, 20)),
+        TensorSpec(name="bias", shape=(30,), role=Role.FREE),
+        TensorSpec(name="b", shape=(16, 30), dtype="bfloat16"),
     )
 )
-RNG = np.random.default_rng(5)
-SCORES = {t.name: RNG.random(t.shape, np.float32) + np.float32(0.1) for t in SCHEMA.prunable}
-HALF = Mask(schema=SCHEMA, version=3, alive={t.name: RNG.random(t.shape) < 0.5 for t in SCHEMA.prunable})
-VERSION = Version(model=7, mask=3)
+RNG = np.random.default_rng(3)
+MASK = Mask(schema=SCHEMA, version=2, alive={t.name: RNG.random(t.shape) < 0.3 for t in SCHEMA.prunable})
+AT = Version(model=5, mask=2)
+SCORES = {t.name: RNG.normal(size=t.shape).astype(np.float32) for t in SCHEMA.prunable}
 
 
-def test_only_prunable_tensors_have_scores_and_all_are_float32() -> None:
-    assert [(t.name, t.dtype) for t in score_schema(SCHEMA)] == [("a", "float32"), ("half", "float32")]
+def test_scores_of_what_is_alive_arrive_and_of_nothing_else() -> None:
+    frame = memoryview(encode_scores(SCORES, MASK, UploadPlan(), AT))
+    found = read_scores(frame, MASK, AT)
+    for name, bits in MASK.alive.items():
+        assert np.array_equal(found[name], np.where(bits, SCORES[name], 0))
 
 
-@pytest.mark.parametrize("mask", [HALF, Mask.full(SCHEMA)])
-def test_scores_come_back_where_weights_are_alive(mask: Mask) -> None:
-    found = decode_scores(encode_scores(SCORES, mask, plan=UploadPlan(), version=VERSION), mask)
-    for name, alive in mask.alive.items():
-        assert np.array_equal(found[name], np.where(alive, SCORES[name], 0))
+def test_they_can_be_asked_for_in_any_order_and_by_their_names_only() -> None:
+    found = read_scores(memoryview(encode_scores(SCORES, MASK, UploadPlan(), AT)), MASK, AT)
+    assert list(found) == ["a", "b"]
+    assert len(found) == 2
+    assert np.array_equal(found["b"], dict(found)["b"])
+    assert np.array_equal(found["a"], found["a"])
+    with pytest.raises(KeyError):
+        found["bias"]
 
 
-def test_coarse_scores_are_small_and_near() -> None:
-    fine, coarse = (
-        encode_scores(SCORES, HALF, plan=UploadPlan(values=v), version=VERSION) for v in ("lossless", "int8")
-    )
-    assert len(coarse) < len(fine) / 2
-    found = decode_scores(coarse, HALF)
-    assert np.abs(found["a"] - np.where(HALF.alive["a"], SCORES["a"], 0)).max() < 0.02
+def test_eight_bits_are_a_quarter() -> None:
+    small = encode_scores(SCORES, MASK, UploadPlan(values="int8", seed=1), AT)
+    assert len(small) < 0.4 * len(encode_scores(SCORES, MASK, UploadPlan(), AT))
+    found = read_scores(memoryview(small), MASK, AT)
+    assert np.abs(found["a"] - SCORES["a"])[MASK.alive["a"]].max() < 0.05
 
 
-def vote() -> tuple[dict[str, np.ndarray], dict[str, Floats]]:
-    places = {"a": np.array([3, 17, 1199]), "half": np.array([], np.intp)}
-    return places, {"a": np.array([-0.5, 2.0, 1e-9], np.float32), "half": np.array([], np.float32)}
+@pytest.mark.parametrize("values", ["lossless", "int8", PLACES_ONLY])
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+def test_votes_arrive_where_they_were_cast(values: str, share: float) -> None:
+    places = {n: np.flatnonzero(~bits)[: int(share * (~bits).sum())] for n, bits in MASK.alive.items()}
+    gradients = {n: np.linspace(1, 2, at.size, dtype=np.float32) for n, at in places.items()}
+    frame = memoryview(encode_growth(places, gradients, MASK, UploadPlan(values=values, seed=1), AT))
+    found, asked = read_growth(frame, MASK, AT)
+    for name, at in places.items():
+        assert np.array_equal(found[name], at)
+        expected = np.ones_like(asked[name]) if values == PLACES_ONLY else gradients[name]
+        assert np.allclose(asked[name], expected, atol=0.02)
 
 
-def test_votes_come_back_with_their_signs() -> None:
-    places, gradients = vote()
-    frame = encode_votes(places, gradients, SCHEMA, plan=UploadPlan(), version=VERSION)
-    found, values = decode_votes(frame, SCHEMA)
-    assert [found[n].tolist() for n in ("a", "half")] == [[3, 17, 1199], []]
-    assert np.array_equal(values["a"], gradients["a"])
-    assert len(frame) < 200
+def test_a_weight_without_gradient_gets_no_vote() -> None:
+    places = {n: np.flatnonzero(~bits)[:3] for n, bits in MASK.alive.items()}
+    gradients = {n: np.array([1, 0, 2], np.float32) for n in places}
+    found, _ = read_growth(memoryview(encode_growth(places, gradients, MASK, UploadPlan(), AT)), MASK, AT)
+    assert np.array_equal(found["a"], places["a"][[0, 2]])
 
 
-def test_a_vote_for_everything_is_read_too() -> None:
-    places = {t.name: np.arange(t.size) for t in SCHEMA.prunable}
-    gradients = {name: SCORES[name].reshape(-1) for name in places}
-    found, values = decode_votes(encode_votes(places, gradients, SCHEMA, plan=UploadPlan(), version=VERSION), SCHEMA)
-    assert found["half"].tolist() == list(range(800))
-    assert np.array_equal(values["half"], gradients["half"])
-
-
-def test_other_masks_and_broken_bytes_are_refused() -> None:
-    frame = encode_scores(SCORES, HALF, plan=UploadPlan(), version=VERSION)
+def test_another_mask_another_version_and_bytes_that_are_none_are_refused() -> None:
+    frame = memoryview(encode_scores(SCORES, MASK, UploadPlan(), AT))
+    other = Mask(schema=SCHEMA, version=2, alive={n: ~b for n, b in MASK.alive.items()})
     with pytest.raises(VersionError):
-        decode_scores(frame, Mask.full(SCHEMA))
-    for broken in (b"", frame[:-1], frame[:40] + bytes([frame[40] ^ 1]) + frame[41:]):
+        read_scores(frame, other, AT)
+    with pytest.raises(VersionError, match="another version than assigned"):
+        read_scores(frame, MASK, Version(model=6, mask=2))
+    for data in (b"", bytes(frame)[:-1], bytes(frame) + b"x"):
         with pytest.raises(RemoteError):
-            decode_scores(broken, HALF)
-        with pytest.raises(RemoteError):
-            decode_votes(broken, SCHEMA)
+            dict(read_scores(memoryview(data), MASK, AT))
+    with pytest.raises(VersionError):
+        read_growth(frame, MASK, AT)

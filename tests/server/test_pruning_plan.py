@@ -49,13 +49,18 @@ def test_every_key_arrives() -> None:
 def test_stages_and_thresholds() -> None:
     staged = plan_of('density = 0.1\nschedule = "staged"\nstages = [[0, 0.5], [0.25, 0.1]]')
     assert Pruner(staged, 40).steps == (Step(round=0, density=0.5), Step(round=10, density=0.1))
+    regrow = plan_of('density = 0.2\nschedule = "regrow"\nregrow = "posterior"\nexchange = 0.4\nevery = 10')
+    assert (regrow.regrow, regrow.exchange) == ("posterior", 0.4)
+    assert Pruner(regrow, 40).scored_rounds == {10, 20}
+    assert Pruner(plan_of('density = 0.2\nmethod = "snip"\nschedule = "init"'), 40).scored_rounds == {0}
+    assert Pruner(plan_of("density = 0.2"), 40).scored_rounds == set()
     assert plan_of('schedule = "init"\nthreshold = {mean = 1.5}').threshold == ("mean", 1.5)
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('method = "snip"', "method"),
+        ('method = "obd"', "method"),
         ("stages = [[0.1, 0.5, 0.2]]", "stages"),
         ("layers = {fc = 0}", "layers"),
         ("threshold = {median = 1}", "threshold"),

@@ -35,6 +35,7 @@ from fedprune_server.events import (
     Left,
     OpenEvaluation,
     OpenRound,
+    OpenScoring,
     Say,
     SetTimer,
     Settled,
@@ -83,6 +84,14 @@ def training(clients: int = 2, **rules: Any) -> Play:
     play = Play(expect=clients, **rules)
     play.feed(*(Joined(c) for c in range(clients)))
     assert play.state.phase is Phase.TRAINING
+    return play
+
+
+def scoring(clients: int, **rules: Any) -> Play:
+    """A run whose clients score before they train."""
+    play = Play(expect=clients, **rules)
+    play.feed(*(Joined(c) for c in range(clients)))
+    assert play.state.phase is Phase.SCORING
     return play
 
 
@@ -351,6 +360,57 @@ class TestEvaluation:
         assert play.feed(Committed())[0] == OpenEvaluation(1, others)
 
 
+class TestScoring:
+    def test_the_cohort_scores_and_then_trains(self) -> None:
+        play = training(2, scored=frozenset({2}))
+        opened = play.feed(Accepted(0), Accepted(1), Committed())
+        assert opened[-2:] == [OpenScoring(2, (0, 1)), SetTimer("deadline", 600.0, DeadlinePassed())]
+        play.feed(Accepted(0))
+        assert play.feed(Accepted(1))[:2] == [ClearTimer("deadline"), OpenRound(2, (0, 1), True)]
+        assert play.state.phase is Phase.TRAINING
+        assert play.state.pending == (0, 1)
+        play.feed(Accepted(0), Accepted(1), Committed())
+        assert play.of(OpenRound)[-1] == OpenRound(3, (0, 1))
+
+    def test_who_cannot_score_still_trains(self) -> None:
+        play = scoring(2, scored=frozenset({1}))
+        play.feed(Declined(0, "no shape of mine"), Accepted(1))
+        assert play.of(OpenRound) == [OpenRound(1, (0, 1), True)]
+        assert play.state.pending == (0, 1)
+
+    def test_at_the_deadline_training_begins_and_who_is_away_gets_its_time_again(self) -> None:
+        play = scoring(2, scored=frozenset({1}), grace_s=20.0)
+        play.feed(Left(0), Accepted(1))
+        assert play.of(OpenRound) == []
+        assert OpenRound(1, (0, 1), True) in play.fire("deadline")
+        assert play.timers["grace-0"].seconds == 20.0
+        play.feed(Accepted(1))
+        assert CloseRound(1, (0,)) in play.fire("grace-0")
+
+    def test_before_the_first_round_scores_alone_make_a_mask(self) -> None:
+        play = scoring(2, scored=frozenset({0}), clients_evaluate=True)
+        assert play.of(OpenScoring) == [OpenScoring(0, (0, 1))]
+        play.feed(Accepted(0))
+        assert play.feed(Accepted(1)) == [ClearTimer("deadline"), CloseRound(0, ())]
+        assert play.feed(Committed())[0] == OpenRound(1, (0, 1))
+        assert play.state.counted == 0
+
+    def test_a_first_model_that_nobody_can_score_ends_the_run(self) -> None:
+        play = scoring(1, scored=frozenset({0}))
+        assert play.feed(Declined(0, "no data"))[-1] == EndRun(
+            "failed", "nobody could score the first model: client 0: no data"
+        )
+
+    def test_a_coordinator_that_comes_back_goes_on_scoring(self) -> None:
+        play = scoring(2, scored=frozenset({1}))
+        play.feed(Accepted(0))
+        again = Play()
+        again.take(rounds.resume(replace(play.state, connected=frozenset())))
+        assert set(again.timers) == {"deadline", "grace-1"}
+        closed = replace(play.state, declined=frozenset({1}), connected=frozenset())
+        assert OpenRound(1, (0, 1), True) in rounds.resume(closed)[1]
+
+
 class TestStopping:
     def test_while_clients_work_it_stops_at_once(self) -> None:
         play = training(2)
@@ -437,6 +497,7 @@ class Lives(RuleBasedStateMachine):
         late=st.sampled_from(["wait", "admit"]),
         clients_evaluate=st.booleans(),
         evaluate_every=st.integers(0, 2),
+        scored=st.frozensets(st.integers(0, 4)),
     )
     def begin(self, total: int, expect: int, min_clients: int, **rules: Any) -> None:
         expect = max(expect, min_clients) if expect else 0
@@ -450,7 +511,7 @@ class Lives(RuleBasedStateMachine):
             assert effects == ([Dismiss(event.client)] if isinstance(event, Joined) else [])
             assert self.play.state == before
         for effect in effects:
-            if isinstance(effect, CloseRound):
+            if isinstance(effect, CloseRound) and effect.round:
                 self.accepted_in_rounds += len(self.play.state.accepted)
                 assert not set(effect.missing) & self.play.state.accepted
 
@@ -495,7 +556,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def sets_fit(self) -> None:
         state = self.play.state
-        if state.phase in (Phase.TRAINING, Phase.EVALUATING):
+        if state.waits:
             assert state.accepted <= set(state.cohort)
             assert state.declined <= set(state.cohort)
             assert not state.accepted & state.declined
@@ -504,7 +565,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def nothing_is_waited_for_without_a_timer_or_a_name(self) -> None:
         state, timers = self.play.state, self.play.timers
-        if state.phase in (Phase.TRAINING, Phase.EVALUATING):
+        if state.waits:
             assert "deadline" in timers
             assert state.pending
             assert all(c in state.connected or f"grace-{c}" in timers for c in state.pending)
@@ -518,7 +579,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def what_is_opened_is_closed_once_and_in_order(self) -> None:
         opened = [e.round for e in self.play.of(OpenRound)]
-        closed = [e.round for e in self.play.effects if isinstance(e, (CloseRound, DropRound))]
+        closed = [e.round for e in self.play.effects if isinstance(e, (CloseRound, DropRound)) and e.round]
         assert opened == list(range(1, len(opened) + 1))
         assert closed in (opened, opened[:-1])
         assert len(self.play.of(EndRun)) == (self.play.state.phase is Phase.ENDED)
