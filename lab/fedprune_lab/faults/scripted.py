@@ -60,7 +60,8 @@ class Mood:
 
 @dataclass(slots=True, kw_only=True)
 class Scripted:
-    """One client. `receipts` are the answers it was given, in order; `trained` the assignments it worked on."""
+    """One client. `receipts` are the answers it was given, in order, each with the digest (hex) of what it was for;
+    `trained` the assignments it worked on."""
 
     name: str
     schema: Schema
@@ -68,7 +69,7 @@ class Scripted:
     folder: Path
     mood: Callable[[int], Mood] = lambda round_: Mood()
     chunk_bytes: int = 4096
-    receipts: list[pb.Receipt] = field(default_factory=list)
+    receipts: list[tuple[pb.Receipt, str]] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     over: bool = False
@@ -148,7 +149,8 @@ class Scripted:
         begin = begin_message(result)
         begin.eager = False
         try:
-            self.receipts.append(await link.submit(begin, frame, chunk_bytes=self.chunk_bytes))
+            receipt = await link.submit(begin, frame, chunk_bytes=self.chunk_bytes)
+            self.receipts.append((receipt, hashlib.sha256(frame).hexdigest()))
         except RemoteError as error:
             self.heard.append(str(error))
         outbox.drop(assignment.run_id, assignment.assignment_id)

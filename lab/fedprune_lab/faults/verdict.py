@@ -50,8 +50,8 @@ def _judge_receipts(found: Found, store: Store, clients: Sequence[Scripted]) -> 
     kept = {(r.assignment_id, r.sha256) for n in rounds for kind in kinds for r in store.receipts(run.run_id, n, kind)}
     for client in clients:
         found.receipts += len(client.receipts)
-        for receipt in client.receipts:
-            if receipt.verdict == pb.VERDICT_ACCEPTED and (receipt.assignment_id, receipt.sha256) not in kept:
+        for receipt, sha256 in client.receipts:
+            if receipt.verdict == pb.VERDICT_ACCEPTED and (receipt.assignment_id, sha256) not in kept:
                 found.problems.append(f"lost: {client.name} has a receipt for assignment {receipt.assignment_id}")
         if len(set(client.trained)) != len(client.trained):
             found.problems.append(f"{client.name} worked twice on one assignment: {client.trained}")
