@@ -5,6 +5,7 @@ promise was broken.
 
 Example: python bench/faults.py random --kills 200
          python bench/faults.py points --each 3
+         python bench/faults.py clients --kills 100
          python bench/faults.py random --seed 17 --kills 5
          python bench/faults.py point commit-version-before-commit --hit 2
 """
@@ -13,13 +14,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from fedprune.failpoints import Action
+from fedprune_lab.faults import clients
 from fedprune_lab.faults.campaign import Trial, campaign, point_trials, random_trials
+from fedprune_lab.faults.programs import zygote
 from fedprune_server.failpoints import POINTS
 
 
@@ -48,13 +52,38 @@ def arguments() -> argparse.Namespace:
     point.add_argument("--hit", type=int, default=1)
     for verb in (points, point):
         verb.add_argument("--action", choices=["kill", "enospc", "eio"], default="kill")
+    at_clients = verbs.add_parser("clients", help="kills of clients at random instants")
+    at_clients.add_argument("--kills", type=int, default=100)
+    at_clients.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+async def kill_clients(*, kills: int, first_seed: int, folder: Path) -> int:
+    """Runs whose clients are killed, until there were enough kills; 1 when a promise was broken."""
+    done = sealed = broken = 0
+    async with zygote() as warm:
+        for seed in itertools.count(first_seed):
+            found = await clients.play(clients.Plan(seed=seed, kills=min(8, kills - done)), warm, folder / str(seed))
+            done, sealed, broken = done + found.kills, sealed + found.sealed, broken + bool(found.problems)
+            verdict = "; ".join(found.problems) or "ok"
+            print(
+                f"clients --seed {seed} --kills 8: {found.kills} kills, {found.sealed} with a sealed result, "
+                f"{found.sent_again_bytes} bytes sent again, {found.seconds:.1f} s: {verdict}",
+                flush=True,
+            )
+            if done >= kills:
+                break
+    print(f"{done} clients killed, {sealed} of them with a sealed result: {broken} runs broke a promise")
+    return int(broken > 0)
 
 
 def main() -> int:
     """Play and sum up."""
     folder = Path(tempfile.mkdtemp(prefix="fedprune-faults-"))
-    results = asyncio.run(campaign(trials(arguments()), folder, lambda line: print(line, flush=True)))
+    asked = arguments()
+    if asked.verb == "clients":
+        return asyncio.run(kill_clients(kills=asked.kills, first_seed=asked.seed, folder=folder))
+    results = asyncio.run(campaign(trials(asked), folder, lambda line: print(line, flush=True)))
     broken = sum(bool(found.problems) for found in results)
     deaths, receipts = sum(f.deaths for f in results), sum(f.receipts for f in results)
     print(f"{len(results)} runs, {deaths} deaths of a coordinator, {receipts} receipts: {broken} runs broke a promise")

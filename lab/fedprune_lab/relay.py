@@ -11,7 +11,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,7 +39,11 @@ class Relay:
         self._connections: list[_Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.port = 0
+        self.bytes_per_s = 0.0
+        """How fast each direction of each connection is handed on; 0 as fast as it comes."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=CHUNK_BYTES)
@@ -66,6 +70,24 @@ class Relay:
         """All connections together."""
         return Crossed(up=sum(c.up for c in self.connections), down=sum(c.down for c in self.connections))
 
+    def cut(self) -> int:
+        """Reset every open connection; returns how many those were. New ones are welcome."""
+        cut = [task for task in self._tasks if task.cancel()]
+        return len(cut)
+
+    def hold(self) -> None:
+        """Hand nothing on, silently, as a dead link does, until `release`."""
+        self._flowing.clear()
+
+    def release(self) -> None:
+        """Hand on again."""
+        self._flowing.set()
+
+    async def _pace(self, count: int) -> None:
+        await self._flowing.wait()
+        if self.bytes_per_s:
+            await asyncio.sleep(count / self.bytes_per_s)
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._join(reader, writer))
         self._tasks.add(task)
@@ -82,8 +104,8 @@ class Relay:
         whole = False
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(connection.up.carry(reader, far_writer))
-                both.create_task(connection.down.carry(far_reader, writer))
+                both.create_task(connection.up.carry(reader, far_writer, self._pace))
+                both.create_task(connection.down.carry(far_reader, writer, self._pace))
             whole = True
         except* OSError:
             pass  # one side broke off: `finally` breaks off the other
@@ -122,9 +144,12 @@ class _Way:
     def __init__(self) -> None:
         self.bytes = 0
 
-    async def carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def carry(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pace: Callable[[int], Awaitable[None]]
+    ) -> None:
         """Hand on what comes until the sender has no more, then tell the receiver so."""
         while chunk := await source.read(CHUNK_BYTES):
+            await pace(len(chunk))
             sink.write(chunk)
             self.bytes += len(chunk)
             await sink.drain()

@@ -48,6 +48,8 @@ class Intake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Due:
+    member: Member
+    data: memoryview
     submission: Submission
     answer: asyncio.Future[ReceiptRecord]
 
@@ -148,10 +150,7 @@ class Receiving:
             named = error.of(intake.member.party)
             self.on_refused(intake.member, intake.assignment, str(named))
             raise named from error
-        record = await self._commit(self._submission(intake))
-        if record.verdict is Verdict.ACCEPTED:
-            self.on_accepted(intake.member, record, data)
-        intake.receipt = receipt_message(record)
+        intake.receipt = receipt_message(await self._commit(intake, data))
 
     def _sealed(self, intake: Intake) -> memoryview:
         """The checked bytes. A result that fails its check can never become good: its staged bytes go."""
@@ -176,9 +175,9 @@ class Receiving:
             residual_norm=begin.residual_norm,
         )
 
-    async def _commit(self, submission: Submission) -> ReceiptRecord:
+    async def _commit(self, intake: Intake, data: memoryview) -> ReceiptRecord:
         answer: asyncio.Future[ReceiptRecord] = asyncio.get_running_loop().create_future()
-        self._due.append(_Due(submission=submission, answer=answer))
+        self._due.append(_Due(member=intake.member, data=data, submission=self._submission(intake), answer=answer))
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_due())
         return await answer
@@ -205,12 +204,19 @@ class Receiving:
             answers = [error] * len(batch)
             self.on_broken()
         for due, answer in zip(batch, answers, strict=True):
-            if due.answer.cancelled():
-                continue
-            if isinstance(answer, FedpruneError):
-                due.answer.set_exception(answer)
-            else:
-                due.answer.set_result(answer)
+            _tell(due, answer)
+            # Whether or not the client is still there to hear: what is accepted counts, and the round must know.
+            if isinstance(answer, ReceiptRecord) and answer.verdict is Verdict.ACCEPTED:
+                self.on_accepted(due.member, answer, due.data)
+
+
+def _tell(due: _Due, answer: ReceiptRecord | FedpruneError) -> None:
+    if due.answer.cancelled():
+        return
+    if isinstance(answer, FedpruneError):
+        due.answer.set_exception(answer)
+    else:
+        due.answer.set_result(answer)
 
 
 def receipt_message(record: ReceiptRecord) -> pb.Receipt:

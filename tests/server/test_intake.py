@@ -1,0 +1,64 @@
+"""A result that is accepted counts for its round, whether or not its client is still there to hear so."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from typing import Any
+
+import pytest
+
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server.intake import Receiving
+from fedprune_server.members import Member
+from fedprune_server.store import MemoryStore, Submission
+
+from .store.conftest import RUN, UPDATE, Scene
+
+
+class SlowStore(MemoryStore):
+    """Commits receipts only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.committing, self.let = threading.Event(), threading.Event()
+
+    def accept_many(self, run_id: str, submissions: Any) -> Any:
+        self.committing.set()
+        assert self.let.wait(10)
+        return super().accept_many(run_id, submissions)
+
+
+def receiving(store: SlowStore, heard: list[Submission]) -> Receiving:
+    return Receiving(
+        store=store,
+        run_id=RUN,
+        max_bytes=1 << 20,
+        check=lambda assignment, begin, data: None,
+        on_accepted=lambda member, receipt, data: heard.append(receipt),  # type: ignore[arg-type]
+        on_refused=lambda member, assignment, reason: None,
+        on_broken=lambda: None,
+        at=lambda point: None,
+    )
+
+
+async def test_a_client_that_is_gone_when_its_receipt_is_committed_counts_all_the_same() -> None:
+    store, heard = SlowStore(), []  # type: ignore[var-annotated]
+    (work, *_) = Scene(store).begin().open()
+    intake = receiving(store, heard)
+    member = Member(index=0, identity="site-0", task_digest="", frozen_digest="")
+    begin = pb.Begin(assignment_id=work.assignment_id, run_id=RUN, size=len(UPDATE), examples=1)
+    begin.sha256 = hashlib.sha256(UPDATE).hexdigest()
+    arriving = await intake.begin(member, begin)
+    await intake.append(arriving, 0, UPDATE)
+    finishing = asyncio.create_task(intake.finish(arriving))
+    await asyncio.to_thread(store.committing.wait, 10)
+    finishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await finishing
+    store.let.set()
+    async with asyncio.timeout(10):
+        while not heard:
+            await asyncio.sleep(0)
+    assert [receipt.client for receipt in heard] == [0]
