@@ -6,6 +6,7 @@ promise was broken.
 Example: python bench/faults.py random --kills 200
          python bench/faults.py points --each 3
          python bench/faults.py clients --kills 100
+         python bench/faults.py links
          python bench/faults.py random --seed 17 --kills 5
          python bench/faults.py point commit-version-before-commit --hit 2
 """
@@ -21,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedprune.failpoints import Action
-from fedprune_lab.faults import clients
+from fedprune_lab.faults import clients, links
 from fedprune_lab.faults.campaign import Trial, campaign, point_trials, random_trials
 from fedprune_lab.faults.programs import zygote
 from fedprune_server.failpoints import POINTS
@@ -55,6 +56,7 @@ def arguments() -> argparse.Namespace:
     at_clients = verbs.add_parser("clients", help="kills of clients at random instants")
     at_clients.add_argument("--kills", type=int, default=100)
     at_clients.add_argument("--seed", type=int, default=0)
+    verbs.add_parser("links", help="uploads over links that break")
     return parser.parse_args()
 
 
@@ -77,10 +79,34 @@ async def kill_clients(*, kills: int, first_seed: int, folder: Path) -> int:
     return int(broken > 0)
 
 
+LINKS = {
+    "two clients, resets": links.Plan(clients=2, rounds=3, breaks=5, bytes_per_s=600e3),
+    "two clients, resets and silence": links.Plan(clients=2, rounds=2, breaks=4, silent_s=5.0, bytes_per_s=600e3),
+    "11 M parameters over 10 Mbit/s": links.Plan(inputs=2800, hidden=3900, every_s=8.0, bytes_per_s=1.25e6),
+}
+
+
+async def break_links(folder: Path) -> int:
+    """Play the links; 1 when an upload was lost, doubled or cost more than a chunk a break."""
+    broken = 0
+    async with zygote() as warm:
+        for number, (name, plan) in enumerate(LINKS.items()):
+            found = await links.play(plan, warm, folder / str(number))
+            if found.extra_chunks > found.breaks * plan.clients:
+                found.problems.append("more than a chunk for each break")
+            broken += bool(found.problems)
+            verdict = "; ".join(found.problems) or "ok"
+            cost = f"{found.extra_chunks:.2f} chunks of 512 KiB extra"
+            print(f"{name}: {found.breaks} breaks, {cost}, {found.seconds:.1f} s: {verdict}", flush=True)
+    return int(broken > 0)
+
+
 def main() -> int:
     """Play and sum up."""
     folder = Path(tempfile.mkdtemp(prefix="fedprune-faults-"))
     asked = arguments()
+    if asked.verb == "links":
+        return asyncio.run(break_links(folder))
     if asked.verb == "clients":
         return asyncio.run(kill_clients(kills=asked.kills, first_seed=asked.seed, folder=folder))
     results = asyncio.run(campaign(trials(asked), folder, lambda line: print(line, flush=True)))

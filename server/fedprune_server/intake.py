@@ -13,7 +13,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from fedprune import wire
-from fedprune.errors import FedpruneError, LimitError, RemoteError, StoreError, UpdateError, VersionError
+from fedprune.errors import (
+    FedpruneError,
+    LimitError,
+    RemoteError,
+    StoreError,
+    UnavailableError,
+    UpdateError,
+    VersionError,
+)
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server.members import Member
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Submission, Upload, Verdict, Work
@@ -142,8 +150,20 @@ class Receiving:
         self.at("chunk-staged")
 
     async def finish(self, intake: Intake) -> None:
-        """Check the complete result and give it its receipt."""
+        """Check the complete result and give it its receipt.
+
+        Raises `UnavailableError` when bytes are missing: a broken connection looks just like a client that stops, and
+        its result is still good.
+        """
         assert intake.upload is not None
+        if not intake.upload.complete:
+            raise UnavailableError(
+                "upload ended early",
+                party=intake.member.party,
+                seen=f"{intake.upload.offset} bytes",
+                expected=f"{intake.upload.size} bytes",
+                next_step="Send the rest",
+            )
         try:
             data = await asyncio.to_thread(self._sealed, intake)
         except RemoteError as error:

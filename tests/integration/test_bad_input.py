@@ -98,7 +98,7 @@ class TestSubmissions:
             frame = await mallory.update(work)
             answer = await mallory.submit(mallory.begin(work, frame), frame[:100])
             assert isinstance(answer, Refusal)
-            assert answer.status == "DATA_LOSS"
+            assert answer.status == "UNAVAILABLE"
             assert f"upload ended early (got 100 bytes, expected {len(frame)} bytes)" in answer.text
             # The rest is enough afterwards: what arrived is kept.
             receipt = await mallory.submit(mallory.begin(work, frame), frame[100:])

@@ -98,8 +98,6 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     except TimeoutError:
         found.problems.append(f"not over after {plan.limit_s:g} s")
     finally:
-        for site in sites:
-            site._program and site._program.signal(__import__("signal").SIGABRT)
         await coordinator.kill()
         for site in sites:
             await site.kill()

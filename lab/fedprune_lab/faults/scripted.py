@@ -72,6 +72,7 @@ class Scripted:
     receipts: list[tuple[pb.Receipt, str]] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
+    sealed_bytes: int = 0
     over: bool = False
     _doing: asyncio.Task[None] | None = None
     _in_hand: int = 0
@@ -170,7 +171,9 @@ class Scripted:
             await self._pull(link, replica, assignment)
         self.trained.append(assignment.assignment_id)
         await asyncio.sleep(mood.work_s)
-        outbox.put(self._frame(replica, assignment), examples=examples_of(self.name), **facts)
+        frame = self._frame(replica, assignment)
+        outbox.put(frame, examples=examples_of(self.name), **facts)
+        self.sealed_bytes += len(frame)
 
     async def _pull(self, link: Link, replica: Replica, assignment: Assignment) -> None:
         async def apply(part: Part, data: memoryview) -> None:
