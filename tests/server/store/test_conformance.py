@@ -265,7 +265,7 @@ class TestReceipts:
 
     def test_bytes_that_never_came_are_not_accepted(self, scene: Scene) -> None:
         work = scene.open(1)[0]
-        with pytest.raises(StoreError, match="not here"):
+        with pytest.raises(DigestError, match="not here"):
             scene.store.accept(RUN, submitted(work))
         assert scene.store.receipts(RUN, 1, Work.TRAIN) == ()
 
