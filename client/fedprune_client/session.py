@@ -167,6 +167,8 @@ class SessionState:
     held: Version | None = None
     assignment: Assignment | None = None
     queued: Assigned | None = None
+    # The last one that has its receipt. A coordinator that sent it again may not have known yet.
+    settled: int = 0
 
     def in_hand(self, assignment_id: int) -> bool:
         """Whether this is the assignment being done."""
@@ -200,7 +202,7 @@ def _abandon(state: SessionState) -> tuple[Effect, ...]:
 def _assign(state: SessionState, event: Event) -> Step:
     assert isinstance(event, Assigned)
     assignment = event.assignment
-    if state.in_hand(assignment.assignment_id):
+    if state.in_hand(assignment.assignment_id) or assignment.assignment_id == state.settled:
         return state, ()
     given_up = _abandon(state)
     if event.sealed:
@@ -258,7 +260,7 @@ def _receipted(state: SessionState, event: Event) -> Step:
     assert isinstance(event, Receipted)
     if not state.in_hand(event.assignment_id):
         return state, ()
-    return _free(state, Settle(event.assignment_id, event.accepted))
+    return _free(replace(state, settled=event.assignment_id), Settle(event.assignment_id, event.accepted))
 
 
 def _cancelled(state: SessionState, event: Event) -> Step:

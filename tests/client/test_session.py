@@ -130,6 +130,13 @@ class TestUnfinished:
         assert (now.phase, now.assignment, effects) == (Phase.WAITING, None, (Abandon(1),))
 
 
+def test_what_has_its_receipt_is_not_done_again() -> None:
+    """The coordinator sent it again just before the result reached it, and the link delivered both at once."""
+    settled = after(Assigned(FIRST, False), Pulled(FIRST.version), Worked(1), Receipted(1, True))
+    assert step(settled, Assigned(FIRST, False)) == (settled, ())
+    assert step(settled, Assigned(SECOND, False))[0].phase is Phase.PULLING
+
+
 class TestSubmitting:
     """Whether a sealed result counted must be known before the next one is made."""
 
