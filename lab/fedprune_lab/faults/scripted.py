@@ -128,7 +128,7 @@ class Scripted:
                 self.over = not message.run_end.more
 
     def _take(self, link: Link, assignment: Assignment) -> None:
-        if any(receipt.assignment_id == assignment.assignment_id for receipt in self.receipts):
+        if any(receipt.assignment_id == assignment.assignment_id for receipt, _ in self.receipts):
             return
         if self._doing is not None and not self._doing.done():
             if self._in_hand == assignment.assignment_id:
