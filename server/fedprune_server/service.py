@@ -91,9 +91,9 @@ class CoordinatorService(rpc.CoordinatorServicer):
         run = self._coordinator.run_of(request.run_id)
         self._coordinator.count(member, up=request.ByteSize())
         parts = run.parts(wire.held_version(request), wire.version(request.want))
-        for number, part in enumerate(parts):
-            if number < request.part:
-                continue
+        # What came before the part that broke, the caller has: sent again, it would begin that part anew.
+        broken = next((n for n, part in enumerate(parts) if part.digest == request.part_sha256), 0)
+        for number, part in enumerate(parts[broken:], broken):
             resumed = request.offset if part.digest == request.part_sha256 else 0
             header = wire.part_header(part, number=number, count=len(parts))
             self._coordinator.count(member, down=header.ByteSize())

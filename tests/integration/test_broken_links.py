@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedprune import wire
 from fedprune.ledger import Kind
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_lab.relay import Relay
@@ -135,3 +136,24 @@ async def test_a_run_ends_when_it_is_stopped_and_keeps_what_was_committed(tmp_pa
     assert (tmp_path / "runs" / "run" / "model.safetensors").exists()
     lines = (tmp_path / "runs" / "run" / "rounds.jsonl").read_text().splitlines()
     assert len(lines) == len(federation.report.rounds)
+
+
+async def test_a_model_that_broke_off_behind_its_mask_goes_on(tmp_path: Path) -> None:
+    """The mask is not sent again: it would make the caller begin the model anew, and never come to its end."""
+    federation = Federation(tmp_path, task_file(tmp_path), [run_file(*ALONE)])
+    schema = federation.server.workshop.schema
+    async with federation.serving() as serving, Stranger(federation.address, "x", schema) as stranger:
+        await stranger.come()
+        work = await stranger.assignment()
+        asked = pb.PullRequest(run_id=work.run_id, want=wire.version_message(work.version))
+        whole = [reply async for reply in stranger.stub.Pull(asked, metadata=stranger.metadata)]
+        headers = [reply.header for reply in whole if reply.WhichOneof("content") == "header"]
+        assert [header.kind for header in headers] == [pb.PART_KIND_MASK, pb.PART_KIND_MODEL]
+        asked.part_sha256, asked.offset = headers[1].sha256, 100
+        rest = [reply async for reply in stranger.stub.Pull(asked, metadata=stranger.metadata)]
+        assert [reply.header for reply in rest if reply.WhichOneof("content") == "header"] == headers[1:]
+        assert sum(len(reply.chunk) for reply in rest) == headers[1].size - 100
+        frame = await stranger.update(work)
+        assert isinstance(await stranger.submit(stranger.begin(work, frame), frame), pb.Receipt)
+        await stranger.told("run_end")
+        assert await serving

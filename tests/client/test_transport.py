@@ -1,0 +1,285 @@
+"""The client's link against a coordinator that follows a script: breaks are resumed, refusals end it, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from fedprune import wire
+from fedprune.codec import encode_mask_set, encode_update
+from fedprune.errors import RemoteError, UnavailableError
+from fedprune.framing import seal
+from fedprune.mask import Mask
+from fedprune.parts import Part, PartKind
+from fedprune.tensor import Schema, TensorSpec, Version
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune.v1 import coordinator_pb2_grpc as rpc
+from fedprune_client.replica import Replica
+from fedprune_client.transport import Link, as_error
+
+SCHEMA = Schema(tensors=(TensorSpec(name="w", shape=(50, 40)),))
+WEIGHTS = {"w": np.arange(2000, dtype=np.float32).reshape(50, 40)}
+FRAME = encode_update(WEIGHTS, schema=SCHEMA, mask=Mask.full(SCHEMA))
+MASK = encode_mask_set(Mask.full(SCHEMA))
+RECEIPT = pb.SubmitReply(receipt=pb.Receipt(assignment_id=1, verdict=pb.VERDICT_ACCEPTED))
+
+Handler = Callable[[Any, Any], AsyncIterator[Any]]
+
+
+class Script(rpc.CoordinatorServicer):
+    """Each call is answered by the next handler of its list."""
+
+    def __init__(self, *handlers: Handler) -> None:
+        self.handlers = list(handlers)
+        self.requests: list[Any] = []
+
+    async def _next(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        if not self.handlers:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the script is over")
+        async for reply in self.handlers.pop(0)(request, context):
+            yield reply
+
+    async def Pull(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.requests.append(request)
+        async for reply in self._next(request, context):
+            yield reply
+
+    async def Submit(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        async for reply in self._next(request, context):
+            yield reply
+
+    async def Work(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        async for reply in self._next(request, context):
+            yield reply
+
+    async def Join(self, request: Any, context: Any) -> pb.JoinReply:
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "client x: model differs at tensor 'w'")
+        raise AssertionError
+
+    async def Status(self, request: Any, context: Any) -> pb.StatusReply:
+        raise AssertionError("no client asks")
+
+    async def Stop(self, request: Any, context: Any) -> pb.StopReply:
+        raise AssertionError("no client asks")
+
+
+@asynccontextmanager
+async def linked(script: Script) -> AsyncIterator[tuple[Link, list[str]]]:
+    server = grpc.aio.server()
+    rpc.add_CoordinatorServicer_to_server(script, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    said: list[str] = []
+    link = Link(f"127.0.0.1:{port}", "x", say=said.append)
+    try:
+        yield link, said
+    finally:
+        await link.close()
+        await server.stop(None)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+
+
+def header(kind: PartKind, data: bytes, number: int) -> pb.PullReply:
+    part = Part(kind=kind, version=Version(), base=None, digest=seal(data).sha256, size=len(data))
+    return pb.PullReply(header=wire.part_header(part, number=number, count=2))
+
+
+async def pulled(link: Link) -> Replica:
+    replica = Replica(schema=SCHEMA)
+
+    async def apply(part: Part, data: memoryview) -> None:
+        replica.apply(part, data)
+
+    await link.pull("r", replica, Version(), apply)
+    return replica
+
+
+def begin(*, eager: bool = False) -> pb.Begin:
+    return pb.Begin(assignment_id=1, run_id="r", size=len(FRAME), sha256=seal(FRAME).sha256, eager=eager)
+
+
+class TestPull:
+    async def test_a_broken_part_goes_on_where_it_broke(self) -> None:
+        async def breaks(request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullReply]:
+            yield header(PartKind.MASK, MASK, 0)
+            yield pb.PullReply(chunk=MASK)
+            yield header(PartKind.MODEL, FRAME, 1)
+            yield pb.PullReply(chunk=FRAME[:100])
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the cable")
+
+        async def goes_on(request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullReply]:
+            yield header(PartKind.MODEL, FRAME, 1)
+            start = request.offset if request.part_sha256 == seal(FRAME).sha256 else 0
+            yield pb.PullReply(chunk=FRAME[start:])
+
+        script = Script(breaks, goes_on)
+        async with linked(script) as (link, said):
+            replica = await pulled(link)
+        assert np.array_equal(replica.weights["w"], WEIGHTS["w"])
+        assert said == [
+            f"pulling s0b0v0: {link.server}: no answer from the coordinator (got the cable); again in 0.0 s"
+        ]
+        assert (script.requests[1].offset, script.requests[1].part_sha256) == (100, seal(FRAME).sha256)
+
+    async def test_a_stream_that_ends_early_is_asked_for_again(self) -> None:
+        async def half(request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullReply]:
+            yield header(PartKind.MASK, MASK, 0)
+            yield pb.PullReply(chunk=MASK)
+
+        async def whole(request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullReply]:
+            async for reply in half(request, context):
+                yield reply
+            yield header(PartKind.MODEL, FRAME, 1)
+            yield pb.PullReply(chunk=FRAME)
+
+        async with linked(Script(half, whole)) as (link, said):
+            assert (await pulled(link)).version == Version()
+        assert "the transfer ended early" in said[0]
+
+    @pytest.mark.parametrize(
+        ("replies", "reason"),
+        [
+            ([pb.PullReply(chunk=b"abc")], "bytes before their announcement"),
+            ([header(PartKind.MASK, MASK, 0), pb.PullReply(chunk=bytes(len(MASK)))], "digest does not match"),
+            ([header(PartKind.MASK, MASK, 0), pb.PullReply(chunk=MASK + b"x")], "sent more bytes than announced"),
+            ([header(PartKind.MODEL, bytes(1 << 20), 0)], "announced more bytes than allowed"),
+            ([header(PartKind.MODEL, FRAME, 0), pb.PullReply(chunk=FRAME)], "a mask first"),
+        ],
+    )
+    async def test_what_a_coordinator_must_not_send(self, replies: list[pb.PullReply], reason: str) -> None:
+        async def wrong(request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullReply]:
+            for reply in replies:
+                yield reply
+
+        async with linked(Script(wrong)) as (link, _):
+            with pytest.raises(RemoteError, match=reason):
+                await pulled(link)
+
+
+class TestSubmit:
+    async def test_a_refusal_in_the_middle_ends_it_and_says_why(self) -> None:
+        """While chunks are still being written: that must not look like a broken link, nor kill the client."""
+
+        async def refuses(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+            await anext(requests)
+            yield pb.SubmitReply(offset=0)
+            await anext(requests)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "client 3: sent more bytes than announced")
+
+        # The refusal may be lost where it crosses a chunk; then the same answer comes again.
+        async with linked(Script(*[refuses] * 20)) as (link, _):
+            with pytest.raises(RemoteError, match="client 3: sent more bytes than announced"):
+                await link.submit(begin(), FRAME, chunk_bytes=20)
+
+    async def test_a_broken_upload_goes_on_at_the_offset(self) -> None:
+        arrived = bytearray()
+
+        async def takes(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+            await anext(requests)
+            yield pb.SubmitReply(offset=len(arrived))
+            async for request in requests:
+                arrived.extend(request.chunk)
+                if len(arrived) == 300:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "the cable")
+            yield RECEIPT
+
+        async with linked(Script(takes, takes)) as (link, said):
+            receipt = await link.submit(begin(), FRAME, chunk_bytes=100)
+        assert receipt.verdict == pb.VERDICT_ACCEPTED
+        assert bytes(arrived) == FRAME
+        assert len(said) == 1
+
+    async def test_an_eager_upload_waits_for_nothing_but_its_repetition_does(self) -> None:
+        seen: list[tuple[bool, int]] = []
+
+        async def breaks(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+            eager = (await anext(requests)).begin.eager
+            seen.append((eager, len((await anext(requests)).chunk)))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the cable")
+            yield RECEIPT
+
+        async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+            seen.append(((await anext(requests)).begin.eager, 0))
+            yield RECEIPT
+
+        async with linked(Script(breaks, answers)) as (link, _):
+            await link.submit(begin(eager=True), FRAME, chunk_bytes=1 << 19)
+        assert seen == [(True, len(FRAME)), (False, 0)]
+
+
+class TestWork:
+    async def test_a_message_that_comes_between_two_streams_goes_out_on_the_second(self) -> None:
+        """The sender of a stream that has ended must not take it away."""
+        heard: asyncio.Queue[pb.ClientMessage] = asyncio.Queue()
+        ended = asyncio.Event()
+
+        async def ends(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.CoordinatorMessage]:
+            ended.set()
+            for message in list[pb.CoordinatorMessage]():
+                yield message
+
+        async def listens(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.CoordinatorMessage]:
+            heard.put_nowait(await anext(requests))
+            yield pb.CoordinatorMessage(waiting=pb.Waiting(reason="thanks"))
+
+        outgoing: asyncio.Queue[pb.ClientMessage] = asyncio.Queue()
+
+        async def messages() -> AsyncIterator[pb.ClientMessage]:
+            while True:
+                yield await outgoing.get()
+
+        async with linked(Script(ends, listens)) as (link, _):
+            assert [message async for message in link.work(messages())] == []
+            await ended.wait()
+            failure = pb.ClientMessage(failure=pb.Failure(assignment_id=7, reason="no memory"))
+            outgoing.put_nowait(failure)
+            (told,) = [message async for message in link.work(messages())]
+        assert heard.get_nowait() == failure
+        assert told.waiting.reason == "thanks"
+
+    async def test_a_broken_stream_may_be_opened_again_and_a_refused_one_not(self) -> None:
+        def refusing(code: grpc.StatusCode) -> Handler:
+            async def refuse(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+                await context.abort(code, "because")
+                yield
+
+            return refuse
+
+        async def none() -> AsyncIterator[pb.ClientMessage]:
+            await asyncio.Event().wait()
+            yield pb.ClientMessage()
+
+        script = Script(refusing(grpc.StatusCode.UNAVAILABLE), refusing(grpc.StatusCode.FAILED_PRECONDITION))
+        async with linked(script) as (link, _):
+            with pytest.raises(UnavailableError, match="because"):
+                await anext(link.work(none()))
+            with pytest.raises(RemoteError, match="because") as refused:
+                await anext(link.work(none()))
+        assert not isinstance(refused.value, UnavailableError)
+
+
+async def test_a_refused_join_is_final() -> None:
+    async with linked(Script()) as (link, said):
+        with pytest.raises(RemoteError, match="model differs at tensor 'w'"):
+            await link.join(pb.JoinRequest())
+    assert said == []
+
+
+@pytest.mark.parametrize("code", grpc.StatusCode)
+def test_which_refusals_may_pass(code: grpc.StatusCode) -> None:
+    passing = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN", "UNAUTHENTICATED"}
+    error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="why")
+    found = as_error(error, "here:1")
+    assert isinstance(found, UnavailableError) == (code.name in passing)
+    assert "here:1" in str(found)
+    assert "why" in str(found)
