@@ -8,6 +8,7 @@ older connection that wakes up is told so.
 from __future__ import annotations
 
 import hashlib
+from threading import Lock
 
 from fedprune.errors import DigestError, LimitError, RemoteError, StaleError
 from fedprune_server.store.blobs import Blobs, Bytes
@@ -23,6 +24,8 @@ class Upload:
         self._key = key
         self._party = party
         self._live = True
+        # An older connection's last chunk must be written, or refused, before a newer one looks at what is there.
+        self._writing = Lock()
         self.sealed = False
         self._hash = hashlib.sha256()
         staged = blobs.staged(key)
@@ -39,6 +42,10 @@ class Upload:
         Raises `RemoteError` for a gap, `LimitError` for more than was declared, `StaleError` when the client goes on
         elsewhere, `StoreError` when the disk does not take it.
         """
+        with self._writing:
+            return self._append(offset, data)
+
+    def _append(self, offset: int, data: Bytes) -> int:
         self._check_live()
         if offset > self.offset or offset < 0:
             raise RemoteError(
@@ -88,7 +95,8 @@ class Upload:
 
     def supersede(self) -> None:
         """The client has begun again on another connection: this one may write no more."""
-        self._live = False
+        with self._writing:
+            self._live = False
 
     def _check_live(self) -> None:
         if not self._live:
