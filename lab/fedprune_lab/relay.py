@@ -70,6 +70,10 @@ class Relay:
         """All connections together."""
         return Crossed(up=sum(c.up for c in self.connections), down=sum(c.down for c in self.connections))
 
+    def point_at(self, host: str, port: int) -> None:
+        """Join whoever dials from now on to another target."""
+        self._target = host, port
+
     def cut(self) -> int:
         """Reset every open connection; returns how many those were. New ones are welcome."""
         cut = [task for task in self._tasks if task.cancel()]

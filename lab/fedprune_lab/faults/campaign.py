@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedprune.failpoints import Action
-from fedprune_client import transport
 from fedprune_lab.faults.plan import Found, Plan
 from fedprune_lab.faults.programs import zygote
 from fedprune_lab.faults.scenarios import at_point, random_kills
+from fedprune_lab.faults.scripted import look_again_at_once
 from fedprune_lab.faults.trial import play
 
 KILLS_A_RUN = 5
@@ -44,8 +44,7 @@ def point_trials(names: Iterable[str], *, hits: Iterable[int], action: Action = 
 
 async def campaign(trials: Iterable[Trial], folder: Path, say: Callable[[str], None]) -> list[Found]:
     """Play them all. What a failed one left stays in `folder`."""
-    # What is tried is the coordinator, not the clients' patience.
-    transport.FIRST_DELAY_S, transport.LONGEST_DELAY_S, transport.LONGEST_JOIN_DELAY_S = 0.05, 0.3, 0.3
+    look_again_at_once()
     results = []
     async with zygote() as warm:
         for number, trial in enumerate(trials):

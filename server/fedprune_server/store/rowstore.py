@@ -98,10 +98,11 @@ class RowStore(Reading):
     def commit_version(self, record: VersionRecord, *, report_json: str = "", entries: Sequence[Entry] = ()) -> None:
         """Make a model the latest version; closes its round."""
         self._check_blobs(record.blobs)
-        latest = self.latest_version(record.run_id)
-        if latest is not None and record.version.model <= latest.version.model:
-            raise StoreError("versions only grow", seen=record.version, expected=f"above {latest.version}")
         with self._database.transaction("commit-version") as tx:
+            # Inside, because whoever is fenced should hear that first.
+            latest = self.latest_version(record.run_id)
+            if latest is not None and record.version.model <= latest.version.model:
+                raise StoreError("versions only grow", seen=record.version, expected=f"above {latest.version}")
             tx.insert("versions", to_row(record))
             self._keep(tx, record.blobs)
             end_round(tx, record.run_id, record.round, report_json, entries)

@@ -1,0 +1,20 @@
+"""Two coordinators on one store: the second is refused, or takes over and the first writes no more."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fedprune_lab.faults import fencing
+from fedprune_lab.faults.programs import zygote
+
+
+@pytest.mark.parametrize("point", ["round-folded", "assignments-sent"])
+def test_a_stopped_coordinator_wakes_up_fenced(point: str, tmp_path: Path) -> None:
+    async def played() -> list[str]:
+        async with zygote() as warm:
+            return (await fencing.play(point, warm, tmp_path / "run")).problems
+
+    assert asyncio.run(played()) == []
