@@ -47,6 +47,8 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A connection of its own for each client, also where several live in one process: bytes are counted by it.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 # Statuses that may pass by themselves.
