@@ -40,13 +40,17 @@ format: $(VENV)/developing
 	$(BIN)/ruff format $(CODE)
 
 bench: $(VENV)/developing
-	@for name in $(or $(ARGS),$(filter-out faults,$(basename $(notdir $(wildcard bench/*.py))))); do \
+	@for name in $(or $(ARGS),$(filter-out faults mutants,$(basename $(notdir $(wildcard bench/*.py))))); do \
 		echo "== $$name"; $(BIN)/fedprune bench $$name || exit 1; done
 
 # The suite kills fewer: a full run takes long.
 faults: $(VENV)/developing
 	$(BIN)/python bench/faults.py random --kills $(or $(KILLS),200)
 	$(BIN)/python bench/faults.py points --each 3
+	$(BIN)/python bench/faults.py points --each 1 --action enospc
+	$(BIN)/python bench/faults.py clients --kills 100
+	$(BIN)/python bench/faults.py links
+	$(BIN)/python bench/mutants.py
 
 protos: $(VENV)/developing
 	$(BIN)/python protos/generate.py
