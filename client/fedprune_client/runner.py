@@ -43,6 +43,8 @@ from fedprune_client.worker import Worker
 
 log = logging.getLogger("fedprune.client")
 
+Deed = Callable[[Assignment], Coroutine[Any, Any, session.Event]]
+
 # Steps are reported at most this often.
 PROGRESS_S = 1.0
 # After a broken stream clients come back within this time, not all at once.
@@ -186,7 +188,7 @@ class Runner:
             self._settled(run_id, assignment_id, accepted=accepted)
 
     def _pull(self, effect: session.Pull) -> None:
-        self._do(effect.assignment, self._pull_version(effect.assignment))
+        self._do(effect.assignment, self._pull_version)
 
     async def _pull_version(self, assignment: Assignment) -> session.Event:
         replica = await self._ready()
@@ -201,7 +203,7 @@ class Runner:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def _work(self, effect: session.Work) -> None:
-        self._do(effect.assignment, self._work_and_seal(effect.assignment))
+        self._do(effect.assignment, self._work_and_seal)
 
     async def _work_and_seal(self, assignment: Assignment) -> session.Event:
         replica = await self._ready()
@@ -216,7 +218,7 @@ class Runner:
         return session.Worked(assignment.assignment_id)
 
     def _submit(self, effect: session.Submit) -> None:
-        self._do(effect.assignment, self._submit_sealed(effect.assignment))
+        self._do(effect.assignment, self._submit_sealed)
 
     async def _submit_sealed(self, assignment: Assignment) -> session.Event:
         await self._ready()
@@ -269,7 +271,7 @@ class Runner:
             raise asyncio.CancelledError
         return self._replica
 
-    def _do(self, assignment: Assignment, work: Coroutine[Any, Any, session.Event]) -> None:
+    def _do(self, assignment: Assignment, work: Deed) -> None:
         self._doing = asyncio.create_task(self._attempt(assignment, work))
         self._doing.add_done_callback(self._done)
 
@@ -280,9 +282,9 @@ class Runner:
             self._trouble = error
             self._home.set()
 
-    async def _attempt(self, assignment: Assignment, work: Coroutine[Any, Any, session.Event]) -> None:
+    async def _attempt(self, assignment: Assignment, work: Deed) -> None:
         try:
-            event = await work
+            event = await work(assignment)
         except FedpruneError as error:
             log.debug("assignment %d failed", assignment.assignment_id, exc_info=error)
             event = session.Failed(assignment.assignment_id, str(error))

@@ -91,7 +91,7 @@ async def test_a_client_that_dies_in_the_middle_of_an_upload_is_not_waited_for(t
 
 async def test_cables_that_are_pulled_only_delay(tmp_path: Path) -> None:
     """All connections are reset, twice; nobody trains twice, nothing is missing."""
-    federation = Federation(tmp_path, task_file(tmp_path), [run_file("run.rounds=8")])
+    federation = Federation(tmp_path, task_file(tmp_path), [run_file("run.rounds=8", "clients.min_clients=3")])
     async with federation.serving() as serving:
         relay = Relay("127.0.0.1", federation.server.port)
         async with relay:
