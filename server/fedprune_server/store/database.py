@@ -99,8 +99,8 @@ class Database:
         with self._lock:
             self.check_usable()
             head = self._head
-            try:
-                with self._reported(name.replace("-", " ")):
+            with self._reported(name.replace("-", " ")):
+                try:
                     self._sync_commits(synced)
                     self._write.execute("BEGIN IMMEDIATE")
                     self._check_still_writer()
@@ -109,12 +109,11 @@ class Database:
                         self._write.execute("UPDATE meta SET links = ?, head = ?", self._head)
                     self._at(f"{name}-before-commit")
                     self._write.execute("COMMIT")
-                    self._at(f"{name}-after-commit")
-            except BaseException:
-                self._head = head
-                if self._write.in_transaction:
-                    self._write.execute("ROLLBACK")
-                raise
+                finally:
+                    if self._write.in_transaction:
+                        self._head = head
+                        self._write.execute("ROLLBACK")
+                self._at(f"{name}-after-commit")
 
     def _sync_commits(self, synced: bool) -> None:
         if self._durable and synced != self._synced:
@@ -191,13 +190,23 @@ class Database:
             ) from error
         except (sqlite3.Error, OSError) as error:
             trouble = StoreError(
-                f"could not {doing}",
-                party=self._where,
-                seen=str(error),
-                next_step="Free space or mend the disk, then start the coordinator again: it goes on where it was",
+                f"could not {doing}", party=self._where, seen=str(error), next_step=self._remedy(error)
             )
             self.fail(trouble)
             raise trouble from error
+
+    def _remedy(self, error: sqlite3.Error | OSError) -> str:
+        """What a person does about it. Whoever stopped in the middle of a write keeps the lock until it goes on."""
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return f"{self._holder()} is in the middle of a write: end it, then start this one again"
+        return "Free space or mend the disk, then start the coordinator again: it goes on where it was"
+
+    def _holder(self) -> str:
+        """Who wrote last, as far as can be read without the lock."""
+        try:
+            return str(self._write.execute("SELECT writer FROM meta").fetchone()[0])
+        except (sqlite3.Error, TypeError):
+            return "another process"
 
 
 class Transaction:

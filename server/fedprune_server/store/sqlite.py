@@ -70,27 +70,40 @@ class MemoryStore(RowStore):
 
 def _hold(path: Path, take_over: bool) -> IO[str]:
     """Lock the directory for this process; the lock goes with it, however it ends."""
+    lock = path / "lock"
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (path / "lock").open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not take_over:
-                file.seek(0)
-                holder = file.read() or "another process"
-                file.close()
-                raise StoreError(
-                    "the state directory is in use",
-                    party=str(path),
-                    seen=holder,
-                    next_step="End that coordinator first, or give this one another directory",
-                ) from None
+        file = _locked(lock)
+        if file is None and take_over:
+            # The holder keeps the lock of a file that no longer has this name: from here on, ours is the one to hold.
+            lock.unlink(missing_ok=True)
+            file = _locked(lock)
+        if file is None:
+            raise StoreError(
+                "the state directory is in use",
+                party=str(path),
+                seen=lock.read_text() or "another process",
+                next_step="End that coordinator first, or give this one another directory",
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()}")
         file.flush()
     except OSError as error:
         raise StoreError("cannot use the state directory", party=str(path), seen=error.strerror) from error
+    return file
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The open lock file; None when another process holds it."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError:
+        file.close()
+        raise
     return file
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,10 @@ class _Check:
         small: dict[str, str] = {}
         try:
             with closing(self._connected()) as database:
+                # One look at everything, also while a coordinator writes.
+                database.execute("BEGIN")
                 self._database(database)
-                needed = {row["digest"] for row in database.execute("SELECT digest FROM blobs WHERE kept = 1")}
+                needed = _kept(database)
                 rows = database.execute("SELECT digest, data FROM contents")
                 small = {row["digest"]: hashlib.sha256(row["data"]).hexdigest() for row in rows}
                 self._recorded(database)
@@ -102,10 +104,12 @@ class _Check:
         return connection
 
     def _seal(self) -> None:
-        seal = self._state / SEAL
-        if not seal.exists():
+        try:
+            sealed = (self._state / SEAL).read_text(errors="replace")
+        except FileNotFoundError:
             self.notes.append("the store is open or was not closed in order: unused parts of its file are not checked")
-        elif seal.read_text(errors="replace") != digest_of(self._state / DATABASE):
+            return
+        if sealed != digest_of(self._state / DATABASE):
             self.problems.append(f"{DATABASE}: is not the file that was closed")
 
     def _database(self, database: sqlite3.Connection) -> None:
@@ -147,11 +151,25 @@ class _Check:
                 self.problems.append(f"receipts: the accepted set of round {frozen['round']} is not the frozen one")
 
     def _blobs(self, needed: set[str], small: dict[str, str]) -> None:
-        files = {path.name: digest_of(path) for path in sorted((self._state / "blobs").glob("*"))}
+        files: dict[str, str] = {}
+        for path in sorted((self._state / "blobs").glob("*")):
+            with suppress(FileNotFoundError):  # a coordinator at work has just let it go
+                files[path.name] = digest_of(path)
         self.blobs = len(files) + len(small)
-        self._list("blobs", (f"{name} is missing" for name in sorted(needed - files.keys() - small.keys())))
+        missing = self._still_needed(needed - files.keys() - small.keys())
+        self._list("blobs", (f"{name} is missing" for name in sorted(missing)))
         for found in (files, small):
             self._list("blobs", (f"{name} has other content" for name, actual in found.items() if actual != name))
+
+    def _still_needed(self, missing: set[str]) -> set[str]:
+        """Without what a coordinator at work has let go since we looked."""
+        if not missing:
+            return missing
+        try:
+            with closing(self._connected()) as database:
+                return missing & _kept(database)
+        except sqlite3.Error:  # damaged, which was said before
+            return missing
 
     def _recorded(self, database: sqlite3.Connection) -> None:
         for row in database.execute("SELECT name, sha256 FROM files ORDER BY name"):
@@ -167,6 +185,11 @@ class _Check:
         self.problems += [f"{where}: {what}" for what in problems[:LISTED]]
         if len(problems) > LISTED:
             self.problems.append(f"{where}: and {len(problems) - LISTED} more")
+
+
+def _kept(database: sqlite3.Connection) -> set[str]:
+    """The blobs that must be there."""
+    return {row["digest"] for row in database.execute("SELECT digest FROM blobs WHERE kept = 1")}
 
 
 def _differences(

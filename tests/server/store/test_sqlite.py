@@ -15,6 +15,7 @@ import pytest
 
 from fedprune.errors import StoreError
 from fedprune_server.store import SqliteStore, Upload, Work
+from fedprune_server.store import database as database_module
 from fedprune_server.store.blobs import FileBlobs
 from fedprune_server.store.rows import to_row
 
@@ -108,6 +109,25 @@ class TestOneCoordinator:
         assert newer.accept(RUN, Scene(newer).upload(work)).client == 0
         stale.close()
         newer.close()
+
+    def test_who_takes_over_holds_the_lock(self, state: Path) -> None:
+        first = opened(state, durable=False)
+        second = opened(state, durable=False, take_over=True)
+        first.close()
+        with pytest.raises(StoreError, match="in use"):
+            opened(state, durable=False)
+        assert second.next_assignment_id() == 1
+
+    def test_a_writer_that_stopped_in_the_middle_of_a_write_is_named(
+        self, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.01)
+        stopped = opened(state, durable=False)
+        told = pytest.raises(StoreError, match=rf"process {os.getpid()} on .* middle of a write: end it")
+        with stopped._database.transaction("add-client"), told:
+            opened(state, durable=False, take_over=True)
+        stopped.check_usable()
+        assert opened(state, durable=False, take_over=True).epoch == 2
 
 
 def test_the_key_alone_keeps_a_receipt_from_being_given_twice(state: Path) -> None:

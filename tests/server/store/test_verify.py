@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,8 @@ from fedprune_server.store.schema import DDL, FACTS
 from .conftest import RUN, Scene
 
 FLIPS = 150
+# The package gives out the function under the module's name.
+verifying = importlib.import_module("fedprune_server.store.verify")
 
 
 def leave(run_dir: Path) -> None:
@@ -77,6 +81,46 @@ def test_a_store_in_use_is_fine_too(run_dir: Path) -> None:
     assert "is open or was not closed" in found.notes[0]
     store.close()
     assert verify(run_dir).notes == ()
+
+
+def test_what_a_coordinator_at_work_lets_go_of_meanwhile_is_not_missed(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows were read, and then a version is committed whose predecessor goes: before its file is read, and after
+    its name was."""
+    store = SqliteStore(run_dir / "state", durable=False, inline_bytes=len(b"mask"))
+    scene = Scene(store)
+    scene.open(3)
+    read = verifying.digest_of
+    seen: list[Path] = []
+
+    def read_late(path: Path) -> str:
+        if path.parent.name == "blobs":
+            if not seen:
+                store.commit_version(scene.version(3, round_=3))
+                store.collect_garbage()
+            seen.append(path)
+        return read(path)
+
+    monkeypatch.setattr(verifying, "digest_of", read_late)
+    assert verify(run_dir).problems == ()
+    assert not all(path.exists() for path in seen)
+    store.close()
+
+
+def test_rows_that_are_written_meanwhile_are_not_taken_for_damage(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(run_dir / "state", durable=False)
+    compare = verifying._differences
+
+    def compare_late(*tables: Any) -> Iterator[str]:
+        yield from compare(*tables)
+        store.put_report(RUN, 4, "{}")
+
+    monkeypatch.setattr(verifying, "_differences", compare_late)
+    assert verify(run_dir).problems == ()
+    store.close()
 
 
 def test_no_run_is_no_verdict(tmp_path: Path) -> None:
