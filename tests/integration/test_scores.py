@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedprune.codec import Limits, decode_mask_set
+from fedprune.errors import StoreError
 from fedprune.mask import Mask
 from fedprune.task import Shard, load_task
 from fedprune.tensor import Schema
@@ -207,3 +208,21 @@ async def test_a_run_that_is_cut_off_ends_with_the_same_model(
     models = [load_file(place / "runs" / "run" / "model.safetensors") for place in (whole.folder, folder)]
     assert {name: a.tobytes() for name, a in models[0].items()} == {name: a.tobytes() for name, a in models[1].items()}
     assert [r.mask_version for r in again.rounds] == [r.mask_version for r in whole.rounds][-len(again.rounds) :]
+
+
+async def test_a_run_that_is_cut_off_behind_its_first_mask_goes_on(tmp_path: Path) -> None:
+    """The mask is committed and no round is open yet: what is folded must not be folded again."""
+    folder = tmp_path / "cut"
+    first = Federation(folder, task_file(folder), [run_file(*SNIP)])
+
+    def die(point: str) -> None:
+        if point == "version-adopted":
+            raise StoreError("cut off here")
+
+    first.server.failpoint = die
+    with pytest.raises(StoreError, match="cut off here"):
+        await first.run()
+    again = Federation(folder, folder / "task.py", [run_file(*SNIP)])
+    assert await again.run()
+    assert [r.clients_counted for r in again.rounds] == [3, 3, 3]
+    assert [r.mask_version for r in again.rounds] == [1, 1, 1]

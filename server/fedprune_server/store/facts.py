@@ -82,8 +82,8 @@ def opened_round(tx: Transaction, run_id: str, round_: int) -> RoundRecord:
 
 
 def end_round(tx: Transaction, run_id: str, round_: int, report_json: str, entries: Sequence[Entry]) -> None:
-    """Nothing more is to come of this round (of round 0, nothing ever did)."""
-    if round_:
+    """Nothing more is to come of this round. Round 0 is opened only where clients score the first model."""
+    if round_ or tx.one("SELECT 1 FROM rounds WHERE run_id = ? AND round = 0", run_id):
         tx.replace("rounds", to_row(opened_round(tx, run_id, round_)) | {"committed": 1})
     if report_json:
         tx.replace("reports", {"run_id": run_id, "round": round_, "body": report_json})

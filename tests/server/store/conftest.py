@@ -74,7 +74,7 @@ class Scene:
     def open(self, round_: int = 1, *, clients: int = 3, kind: Work = Work.TRAIN) -> list[AssignmentRecord]:
         """A round with one assignment for each client."""
         first = self.store.next_assignment_id()
-        record = RoundRecord(run_id=RUN, round=round_, version=Version(model=round_ - 1), deadline_s=600.0)
+        record = RoundRecord(run_id=RUN, round=round_, version=Version(model=max(0, round_ - 1)), deadline_s=600.0)
         given = [
             AssignmentRecord(
                 run_id=RUN,

@@ -81,6 +81,14 @@ class TestVersions:
             scene.store.commit_version(record)
         assert scene.store.version(RUN, 0) == scene.store.latest_version(RUN)
 
+    def test_a_mask_that_clients_scored_ends_round_0(self, scene: Scene) -> None:
+        for work in scene.open(0, kind=Work.SCORE):
+            scene.store.accept(RUN, scene.upload(work))
+        scene.store.freeze(RUN, 0, Work.SCORE)
+        assert scene.store.recover(RUN).open_round is not None
+        scene.store.commit_version(scene.version(1, round_=0))
+        assert scene.store.recover(RUN).open_round is None
+
     def test_a_round_that_was_never_opened_commits_nothing(self, scene: Scene) -> None:
         with pytest.raises(StoreError, match="round 4 was never opened"):
             scene.store.commit_version(scene.version(1, round_=4), entries=[bytes_up(0, 5)])
