@@ -1,0 +1,96 @@
+"""What comes after a committed version: the next round, an evaluation, a wait for clients, or the end. Cells of `rounds.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from fedprune_server.course import Course, Phase, choose_cohort
+from fedprune_server.events import (
+    ClearTimer,
+    DeadlinePassed,
+    Effect,
+    EndRun,
+    GraceOver,
+    OpenEvaluation,
+    OpenRound,
+    OpenScoring,
+    Outcome,
+    Say,
+    SetTimer,
+)
+
+Step = tuple[Course, tuple[Effect, ...]]
+
+
+def next_round(state: Course) -> Step:
+    """Open the next round, or end, or wait for clients: the only way forward from a committed version."""
+    if state.stopping is not None:
+        return end_run(state, "stopped", state.stopping)
+    candidates = state.candidates
+    if state.unevaluated and candidates:
+        return _open_evaluation(state)
+    if state.round >= state.rules.rounds:
+        return end_of_rounds(state)
+    if len(candidates) < max(1, state.rules.min_clients):
+        state = replace(state, phase=Phase.GATHERING, cohort=())
+        return state, (Say(waiting(state)),)
+    if 0 in state.rules.scored and not state.primed:
+        return _open_work(state, Phase.SCORING, 0, candidates, len(candidates))
+    round_ = state.round + 1
+    cohort, target = choose_cohort(state.rules, round_, candidates)
+    phase = Phase.SCORING if round_ in state.rules.scored else Phase.TRAINING
+    return _open_work(state, phase, round_, cohort, target)
+
+
+def _open_work(state: Course, phase: Phase, round_: int, cohort: tuple[int, ...], target: int) -> Step:
+    state = replace(
+        state,
+        phase=phase,
+        round=round_,
+        cohort=cohort,
+        target=target,
+        accepted=frozenset(),
+        declined=frozenset(),
+        extended=False,
+        reasons=(),
+    )
+    opened = OpenScoring(round_, cohort) if phase is Phase.SCORING else OpenRound(round_, cohort)
+    return state, (opened, SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()))
+
+
+def _open_evaluation(state: Course) -> Step:
+    """The clients of the round score its version; whoever is there, if they have all gone."""
+    cohort = tuple(c for c in state.cohort if c in state.connected) or state.candidates
+    state = replace(
+        state,
+        phase=Phase.EVALUATING,
+        cohort=cohort,
+        accepted=frozenset(),
+        declined=frozenset(),
+        unevaluated=False,
+        reasons=(),
+    )
+    timer = SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())
+    return state, (OpenEvaluation(state.round, cohort), timer)
+
+
+def graces(state: Course, clients: Iterable[int]) -> tuple[Effect, ...]:
+    return tuple(SetTimer(f"grace-{c}", state.rules.grace_s, GraceOver(c)) for c in clients)
+
+
+def waiting(state: Course) -> str:
+    here = len(state.candidates) if state.shards else len(state.connected)
+    need = max(state.rules.min_clients, state.rules.expect if not state.shards else 1)
+    return f"waiting for clients: {here} connected, need {need}"
+
+
+def end_of_rounds(state: Course) -> Step:
+    if state.counted == 0:
+        return end_run(state, "failed", "no update counted in any round: the model is the one the run began with")
+    return end_run(state, "finished", f"{state.rules.rounds} rounds done")
+
+
+def end_run(state: Course, outcome: Outcome, reason: str) -> Step:
+    state = replace(state, phase=Phase.ENDED, cohort=())
+    return state, (ClearTimer("deadline"), ClearTimer("settle"), EndRun(outcome, reason))
