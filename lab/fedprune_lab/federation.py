@@ -18,6 +18,7 @@ from fedprune.config import RunConfig
 from fedprune.errors import LocalError
 from fedprune.report import RoundReport, RunReport
 from fedprune_lab.jobs import Job
+from fedprune_lab.link import Link
 from fedprune_lab.processes import Processes
 from fedprune_lab.relay import Crossed, relay_in_background
 from fedprune_lab.report import REPORT, read
@@ -32,7 +33,7 @@ POLL_S = 0.1
 class Federation:
     """Runs done one after another by the same clients; everything is kept below `out`, which must not exist.
 
-    `relay` puts the counting relay between the two sides. `look` is called with the coordinator's process id at
+    `relay` puts the counting relay between the two sides; with a `link` each client's connection is such a line. `look` is called with the coordinator's process id at
     every glance at it, ten times a second. A `cold` coordinator is a process that nobody imported anything for.
     """
 
@@ -41,6 +42,7 @@ class Federation:
     clients: int
     out: Path
     relay: bool = False
+    link: Link | None = None
     cold: bool = False
     light: bool = False
     look: Callable[[int], None] | None = None
@@ -55,7 +57,7 @@ class Federation:
             stack.callback(view.close)
             # Being told to end is treated like Ctrl-C: end everything, say so, go.
             stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
-            relay = stack.enter_context(relay_in_background(HOST, port)) if self.relay else None
+            relay = stack.enter_context(relay_in_background(HOST, port, self.link)) if self.relay else None
             how = "in two processes" if self.light else "each a process of its own"
             view.say(f"starting 1 coordinator and {self.clients} clients, {how}, on {HOST}:{port}")
             dialled = relay.port if relay else port

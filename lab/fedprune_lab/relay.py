@@ -2,22 +2,26 @@
 
 It speaks no protocol. Whoever dials it is joined to the target; what one side sends reaches the other, an end of
 sending stays a half-open connection, and a reset stays a reset. Bytes are counted as they are handed on, for each
-connection and direction, as seen from the client: `up` goes to the target. All of them pass through `_Way.carry`.
+connection and direction, as seen from the client: `up` goes to the target. All of them pass through `_Way`.
+
+It can also be a bad line: slow, far away, and broken now and then (`link.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-CHUNK_BYTES = 1 << 16
+from fedprune_lab.link import LARGEST_SLICE, Line, Link
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 
@@ -32,9 +36,10 @@ class Crossed:
 
 class Relay:
     """`async with Relay(host, port) as relay`: listens on `relay.port` of the loopback until the block ends, then
-    resets what is still open. The counts stay readable afterwards."""
+    resets what is still open. The counts stay readable afterwards. Each connection has a line of its own, of the kind
+    that `link` is when it comes."""
 
-    def __init__(self, target_host: str, target_port: int) -> None:
+    def __init__(self, target_host: str, target_port: int, link: Link | None = None) -> None:
         self._target = target_host, target_port
         self._connections: list[_Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -42,12 +47,16 @@ class Relay:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
-        self.bytes_per_s = 0.0
-        """How fast each direction of each connection is handed on; 0 as fast as it comes."""
+        self.link = link or Link()
+        self._weather: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=CHUNK_BYTES)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=LARGEST_SLICE)
         self.port = self._server.sockets[0].getsockname()[1]
+        if self.link.reset_every_s:
+            self._weather.append(asyncio.create_task(self._reset_now_and_then(self.link.reset_every_s)))
+        if self.link.cut_every_s:
+            self._weather.append(asyncio.create_task(self._cut_now_and_then(self.link.cut_every_s, self.link.cut_s)))
         return self
 
     async def __aexit__(
@@ -55,9 +64,10 @@ class Relay:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._tasks:
+        ending = [*self._weather, *self._tasks]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         await self._server.wait_closed()
 
     @property
@@ -87,10 +97,17 @@ class Relay:
         """Hand on again."""
         self._flowing.set()
 
-    async def _pace(self, count: int) -> None:
-        await self._flowing.wait()
-        if self.bytes_per_s:
-            await asyncio.sleep(count / self.bytes_per_s)
+    async def _reset_now_and_then(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(random.expovariate(1 / every_s))
+            self.cut()
+
+    async def _cut_now_and_then(self, every_s: float, cut_s: float) -> None:
+        while True:
+            await asyncio.sleep(random.expovariate(1 / every_s))
+            self.hold()
+            await asyncio.sleep(cut_s)
+            self.release()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._join(reader, writer))
@@ -98,30 +115,29 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends, whole = [writer], False
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target, limit=CHUNK_BYTES)
-        except OSError:
-            _hang_up(writer, reset=True)
-            return
-        connection = _Connection(writer)
-        self._connections.append(connection)
-        whole = False
-        try:
+            # Shaking hands takes a round trip before the first byte.
+            await asyncio.sleep(2 * self.link.delay_s)
+            far_reader, far_writer = await asyncio.open_connection(*self._target, limit=LARGEST_SLICE)
+            ends.append(far_writer)
+            connection = _Connection(writer, self.link, self._flowing)
+            self._connections.append(connection)
             async with asyncio.TaskGroup() as both:
-                both.create_task(connection.up.carry(reader, far_writer, self._pace))
-                both.create_task(connection.down.carry(far_reader, writer, self._pace))
+                both.create_task(connection.up.carry(reader, far_writer))
+                both.create_task(connection.down.carry(far_reader, writer))
             whole = True
         except* OSError:
-            pass  # one side broke off: `finally` breaks off the other
+            pass  # one side broke off, or was never there: `finally` breaks off the other
         finally:
-            _hang_up(writer, reset=not whole)
-            _hang_up(far_writer, reset=not whole)
+            for end in ends:
+                _hang_up(end, reset=not whole)
 
 
 @contextmanager
-def relay_in_background(target_host: str, target_port: int) -> Iterator[Relay]:
+def relay_in_background(target_host: str, target_port: int, link: Link | None = None) -> Iterator[Relay]:
     """A relay in a thread of its own, for a program that has no event loop."""
-    relay = Relay(target_host, target_port)
+    relay = Relay(target_host, target_port, link)
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         runner.run(relay.__aenter__())
@@ -136,28 +152,49 @@ def relay_in_background(target_host: str, target_port: int) -> Iterator[Relay]:
 
 
 class _Connection:
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, link: Link, flowing: asyncio.Event) -> None:
         host, port, *_ = writer.get_extra_info("peername")
         self.client = f"{host}:{port}"
-        self.up, self.down = _Way(), _Way()
+        self.up, self.down = _Way(link, flowing), _Way(link, flowing)
 
 
 class _Way:
-    """One direction of one connection."""
+    """One direction of one connection: what is read waits in a queue until it has arrived."""
 
-    def __init__(self) -> None:
+    def __init__(self, link: Link, flowing: asyncio.Event) -> None:
         self.bytes = 0
+        self._line = Line(link, lambda: random.uniform(-1, 1))
+        self._slice_bytes = link.slice_bytes
+        self._flowing = flowing
+        self._under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(link.slices_under_way)
 
-    async def carry(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pace: Callable[[int], Awaitable[None]]
-    ) -> None:
+    async def carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         """Hand on what comes until the sender has no more, then tell the receiver so."""
-        while chunk := await source.read(CHUNK_BYTES):
-            await pace(len(chunk))
-            sink.write(chunk)
-            self.bytes += len(chunk)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._take(source))
+            both.create_task(self._give(sink))
+
+    async def _take(self, source: asyncio.StreamReader) -> None:
+        now_s = asyncio.get_running_loop().time
+        piece = b"-"
+        while piece:
+            piece = await source.read(self._slice_bytes)
+            await self._under_way.put((self._line.arrival_s(now_s(), len(piece)), piece))
+            if wait_s := self._line.wait_s(now_s()):
+                await asyncio.sleep(wait_s)
+
+    async def _give(self, sink: asyncio.StreamWriter) -> None:
+        now_s = asyncio.get_running_loop().time
+        while True:
+            due_s, piece = await self._under_way.get()
+            if (wait_s := due_s - now_s()) > 0:
+                await asyncio.sleep(wait_s)
+            await self._flowing.wait()
+            if not piece:
+                return sink.write_eof()
+            sink.write(piece)
+            self.bytes += len(piece)
             await sink.drain()
-        sink.write_eof()
 
 
 def _hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:

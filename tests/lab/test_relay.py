@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from fedprune.sockets import Counters, SocketMeter
+from fedprune_lab.link import Link
 from fedprune_lab.relay import Crossed, Relay
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -45,9 +46,9 @@ async def target() -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
-async def relayed() -> AsyncIterator[tuple[Relay, Streams, Streams]]:
+async def relayed(link: Link | None = None) -> AsyncIterator[tuple[Relay, Streams, Streams]]:
     """(relay, the dialling end, the accepted end) of one connection through a relay."""
-    async with target() as far, Relay("127.0.0.1", far.port) as relay:
+    async with target() as far, Relay("127.0.0.1", far.port, link) as relay:
         near = await asyncio.open_connection("127.0.0.1", relay.port)
         try:
             yield relay, near, await far.accepted.get()
@@ -150,3 +151,45 @@ async def test_kernel_and_relay_agree_to_the_byte() -> None:
             assert relay.total == Crossed(up=1_000_000, down=4321)
             writer.transport.abort()
         meter.close()
+
+
+async def test_a_slow_and_distant_line_brings_everything_in_order_and_not_before_its_time() -> None:
+    link = Link(rate_bit_per_s=20e6, delay_s=0.005, jitter_s=0.005)
+    payload = bytes(range(251)) * 200
+    clock = asyncio.get_running_loop().time
+    async with relayed(link) as (relay, near, far):
+        began_s = clock()
+        near[1].write(payload)
+        near[1].write_eof()
+        assert await far[0].read() == payload
+        # What the line needs at least; how much longer it took is the machine's business.
+        assert clock() - began_s >= 8 * len(payload) / link.rate_bit_per_s
+        assert relay.total == Crossed(up=len(payload))
+
+
+async def test_a_line_that_breaks_now_and_then_resets_whoever_dialled() -> None:
+    async with target() as far, Relay("127.0.0.1", far.port, Link(reset_every_s=1e-3)) as relay:
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+
+
+async def test_a_line_that_is_cut_for_a_while_loses_nothing() -> None:
+    async with relayed(Link(cut_every_s=1e-4, cut_s=1e-3)) as (relay, near, far):
+        for number in range(20):
+            near[1].write(bytes([number]) * 100)
+            assert await far[0].readexactly(100) == bytes([number]) * 100
+        assert relay.total == Crossed(up=2000)
+
+
+async def test_what_is_held_arrives_when_it_is_released() -> None:
+    async with relayed() as (relay, near, far):
+        relay.hold()
+        near[1].write(b"wait")
+        arriving = asyncio.ensure_future(far[0].readexactly(4))
+        await asyncio.wait([arriving], timeout=0.02)
+        assert not arriving.done()
+        relay.release()
+        assert await arriving == b"wait"

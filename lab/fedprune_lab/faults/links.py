@@ -19,6 +19,7 @@ from fedprune_lab.faults import plan as trials
 from fedprune_lab.faults.programs import Zygote, free_port
 from fedprune_lab.faults.scripted import Scripted, run_all
 from fedprune_lab.faults.verdict import judge
+from fedprune_lab.link import Link
 from fedprune_lab.relay import Relay
 
 CHUNK_BYTES = 1 << 19
@@ -78,7 +79,7 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     where = ["--out", str(folder / "runs"), "--address", f"127.0.0.1:{port}"]
     coordinator = await warm.start(["server", str(folder / "run.toml"), *where], log=folder / "coordinator.log")
     async with Relay("127.0.0.1", port) as relay:
-        relay.bytes_per_s = plan.bytes_per_s
+        relay.link = Link(rate_bit_per_s=8 * plan.bytes_per_s)
         clients = [_client(trial, n, f"127.0.0.1:{relay.port}", folder) for n in range(plan.clients)]
         breaking = asyncio.create_task(_break(plan, relay, clients, found))
         try:
