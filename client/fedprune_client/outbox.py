@@ -1,7 +1,8 @@
 """Results sealed on disk before their first byte leaves, until their receipt is there.
 
-One file a result: a line of JSON that says what it is, then the codec frame. Written beside, synced and renamed, so
-that a client killed at any instant has either the whole result or none, and neither retrains nor sends twice.
+One file a result: a line of JSON that says what it is, then the codec frame. Written beside, renamed, and synced with
+its directory, so that a client killed at any instant has either the whole result or none, and neither retrains nor
+sends twice. What a power cut tears is seen by its digest and thrown away.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -39,9 +41,10 @@ class Outbox:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for torn in folder.glob("*.part"):
-            torn.unlink()
+        with self._guarded("open the outbox"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for torn in folder.glob("*.part"):
+                torn.unlink()
 
     def put(self, frame: Bytes, **facts: object) -> Result:
         """Seal a frame under the facts of its `Result` and make it durable. Raises `StoreError` when it cannot."""
@@ -50,27 +53,28 @@ class Outbox:
         path = self._path(result.run_id, result.assignment_id)
         part = path.with_suffix(".part")
         try:
-            with part.open("wb") as file:
+            with self._guarded("seal a result"), part.open("wb") as file:
                 file.write(head)
                 file.write(frame)
                 file.flush()
+                # Renamed before the sync: one commit of the file system's journal then holds bytes and name.
+                os.replace(part, path)
                 os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError as error:
-            raise StoreError(
-                "cannot seal a result",
-                party="this client",
-                seen=str(error),
-                next_step=f"Free space in {self._folder}; the work is repeated",
-            ) from error
+                sync_folder(self._folder)
+        except StoreError:
+            # Half a result on a full disk is in the way of the next one.
+            part.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            raise
         return result
 
     def get(self, run_id: str, assignment_id: int) -> tuple[Result, bytes] | None:
         """A sealed result and its frame, or nothing: a damaged one is thrown away, and its work is done again."""
         path = self._path(run_id, assignment_id)
-        if not path.exists():
-            return None
-        head, _, frame = path.read_bytes().partition(b"\n")
+        with self._guarded("read a sealed result"):
+            if not path.exists():
+                return None
+            head, _, frame = path.read_bytes().partition(b"\n")
         result = _read(head)
         if result is None or seal(frame) != result.seal:
             log.warning("the sealed result %s is damaged: its work is done again", path.name)
@@ -80,8 +84,8 @@ class Outbox:
 
     def waiting(self, run_id: str) -> list[int]:
         """The assignments of a run whose sealed results have no receipt yet, oldest first."""
-        found = self._folder.glob(f"{run_id}-*.result")
-        return sorted(int(path.stem.rpartition("-")[2]) for path in found)
+        numbers = (path.stem.rpartition("-")[2] for path in self._folder.glob(f"{run_id}-*.result"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def drop(self, run_id: str, assignment_id: int) -> None:
         """Forget a result: its receipt is there, or nobody wants it."""
@@ -93,10 +97,31 @@ class Outbox:
             if not path.name.startswith(f"{keep_run}-"):
                 path.unlink()
 
+    @contextmanager
+    def _guarded(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"cannot {doing}",
+                party="this client",
+                seen=str(error),
+                next_step=f"Free space in {self._folder}, or mend the disk; the work is repeated",
+            ) from error
+
     def _path(self, run_id: str, assignment_id: int) -> Path:
         if not run_id.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise LocalError("not a run id", seen=repr(run_id[:80]))
         return self._folder / f"{run_id}-{assignment_id}.result"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read(head: bytes) -> Result | None:

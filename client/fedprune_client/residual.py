@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fedprune.errors import StoreError
 from fedprune.feedback import Memory
 from fedprune.mask import Mask
 from fedprune.tensor import Schema
+from fedprune_client.outbox import sync_folder
 
 RESIDUAL, VELOCITY = "residual/", "velocity/"
 DAMAGE = (SafetensorError, KeyError, ValueError)
@@ -64,14 +66,17 @@ class ResidualFile:
         """Put both outcomes of a sealed update beside it, before it is sent."""
         self._write(self._path(f"{assignment_id}-after"), after, belongs)
         self._write(self._path(f"{assignment_id}-unsent"), unsent, belongs)
+        with self._guarded():
+            sync_folder(self.folder)
 
     def settle(self, assignment_id: int, *, accepted: bool) -> None:
         """The receipt is here: the memory moves."""
         staged = self._path(f"{assignment_id}-{'after' if accepted else 'unsent'}")
-        if staged.exists() and not self._is_past(staged):
-            os.replace(staged, self._path("now"))
-        for outcome in ("after", "unsent"):
-            self._path(f"{assignment_id}-{outcome}").unlink(missing_ok=True)
+        with self._guarded():
+            if staged.exists() and not self._is_past(staged):
+                os.replace(staged, self._path("now"))
+            for outcome in ("after", "unsent"):
+                self._path(f"{assignment_id}-{outcome}").unlink(missing_ok=True)
 
     def _is_past(self, staged: Path) -> bool:
         """Whether the memory has gone on since: work that was abandoned may be answered for after what followed it."""
@@ -94,10 +99,19 @@ class ResidualFile:
         facts = {"belongs": json.dumps([belongs.run_id, belongs.schema_digest, belongs.epoch, belongs.round])}
         part = path.with_suffix(".part")
         try:
-            save_file(arrays, part, metadata=facts)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
+            with self._guarded():
+                save_file(arrays, part, metadata=facts)
+                os.replace(part, path)
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        except StoreError:
+            part.unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 "cannot keep the residual", seen=str(error), next_step=f"Free space in {self.folder}"

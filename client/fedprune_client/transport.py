@@ -31,6 +31,8 @@ RETRY_KEY = "fedprune-retry-after-s"
 CONTROL_TIMEOUT_S = 10.0
 # A transfer that makes no progress for this long is broken off and resumed.
 STALL_S = 30.0
+# A result is checked and synced before its receipt goes out; who is slower than that gets twice as long next time.
+ANSWER_S, LONGEST_ANSWER_S = 60.0, 960.0
 SMALLEST_CHUNK_BYTES = 1 << 15
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 # Someone may be watching a client that looks for its coordinator.
@@ -131,32 +133,35 @@ class Link:
         one may never arrive in time."""
         sizes = (max(chunk_bytes >> breaks, min(chunk_bytes, SMALLEST_CHUNK_BYTES)) for breaks in itertools.count())
 
+        patience = (min(ANSWER_S * 2**breaks, LONGEST_ANSWER_S) for breaks in itertools.count())
+
         async def call() -> pb.Receipt:
             try:
-                return await self._submit_once(begin, frame, next(sizes))
+                breaks = next(tries)
+                smaller = max(chunk_bytes >> breaks, min(chunk_bytes, SMALLEST_CHUNK_BYTES))
+                return await self._submit_once(begin, frame, smaller, min(ANSWER_S * 2**breaks, LONGEST_ANSWER_S))
             finally:
                 # A refusal that crosses our bytes is lost on the way; the next time it is waited for, as is the offset.
                 begin.eager = False
 
         return await self._persist(f"submitting assignment {begin.assignment_id}", call)
 
-    async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int) -> pb.Receipt:
+    async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int, answer_s: float) -> pb.Receipt:
         call: Any = self._stub.Submit(metadata=self._identity)
         try:
             await call.write(pb.SubmitRequest(begin=begin))
             if begin.eager:
                 await self._send(call, frame, 0, chunk_bytes)
-            reply = await self._reply(call)
+            reply = await self._reply(call, within_s=answer_s)
             if reply.WhichOneof("content") == "offset":
                 if not begin.eager:
                     await self._send(call, frame, reply.offset, chunk_bytes)
-                reply = await self._reply(call)
+                reply = await self._reply(call, within_s=answer_s)
         finally:
             call.cancel()
         if reply.WhichOneof("content") != "receipt":
             raise RemoteError("an upload was not answered by a receipt", party=self.server)
-        receipt: pb.Receipt = reply.receipt
-        return receipt
+        return reply.receipt
 
     @staticmethod
     async def _send(call: Any, frame: bytes, offset: int, chunk_bytes: int) -> None:
@@ -168,8 +173,11 @@ class Link:
         except asyncio.InvalidStateError:
             return
 
-    async def _reply(self, call: Any) -> pb.SubmitReply:
-        reply = await call.read()
+    async def _reply(self, call: Any, *, within_s: float) -> pb.SubmitReply:
+        try:
+            reply = await asyncio.wait_for(call.read(), within_s)
+        except TimeoutError:
+            raise UnavailableError("an upload is not answered", party=self.server, seen=f"{within_s:g} s") from None
         if reply is grpc.aio.EOF:
             raise as_error(await _status(call), self.server)
         answer: pb.SubmitReply = reply

@@ -63,9 +63,9 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_client_that_is_killed_while_it_seals_has_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+@pytest.mark.parametrize(("call", "whole"), [("replace", False), ("fsync", True)])
+def test_a_client_that_is_killed_while_it_seals_has_the_whole_result_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, whole: bool
 ) -> None:
     def die(*args: object) -> None:
         raise Killed
@@ -74,8 +74,21 @@ def test_a_client_that_is_killed_while_it_seals_has_nothing(
     with pytest.raises(Killed):
         put(Outbox(tmp_path))
     monkeypatch.undo()
-    assert Outbox(tmp_path).get("digits-1", 7) is None
-    assert list(tmp_path.iterdir()) == []
+    assert (Outbox(tmp_path).get("digits-1", 7) is not None) == whole
+    assert len(list(tmp_path.iterdir())) == whole
+
+
+def test_bytes_and_name_are_synced_before_anyone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    really = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    put(Outbox(tmp_path))
+    assert synced == ["digits-1-7.result", tmp_path.name]
 
 
 @pytest.mark.parametrize("at", [0, 5, 40, 400, 1000])
@@ -113,6 +126,24 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match=r"this client: cannot seal a result .*No space left.*Free space in"):
         put(Outbox(tmp_path))
+    assert list(tmp_path.iterdir()) == [], "half a result would be in the way of the next one"
+
+
+def test_a_disk_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(Outbox(tmp_path))
+
+    def broken(path: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(StoreError, match=r"cannot read a sealed result .*Input/output error.*mend the disk"):
+        Outbox(tmp_path).get("digits-1", 7)
+
+
+def test_a_file_of_another_name_is_left_alone(tmp_path: Path) -> None:
+    put(Outbox(tmp_path))
+    (tmp_path / "digits-1-seven.result").write_bytes(b"not ours")
+    assert Outbox(tmp_path).waiting("digits-1") == [7]
 
 
 @pytest.mark.parametrize("run_id", ["../other", "a/b", "", "a b", "\0"])

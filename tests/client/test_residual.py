@@ -118,3 +118,13 @@ def test_a_damaged_file_says_what_to_do(client: Client) -> None:
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(StoreError, match="Delete"):
         client.load()
+
+
+def test_a_full_disk_says_what_to_do_and_leaves_nothing_half(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(StoreError, match=r"cannot keep the residual .*No space left.*Free space in"):
+        client.stage(7)
+    assert list(client.folder.iterdir()) == []

@@ -20,6 +20,7 @@ from fedprune.parts import Part, PartKind
 from fedprune.tensor import Schema, TensorSpec, Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
+from fedprune_client import transport
 from fedprune_client.replica import Replica
 from fedprune_client.transport import Link, as_error
 
@@ -198,6 +199,27 @@ class TestSubmit:
         assert receipt.verdict == pb.VERDICT_ACCEPTED
         assert bytes(arrived) == FRAME
         assert len(said) == 1
+
+    async def test_an_upload_that_is_never_answered_is_asked_about_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(transport, "ANSWER_S", 0.1)
+        arrived = bytearray()
+
+        async def takes_all_and_says_nothing(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            await anext(requests)
+            async for request in requests:
+                arrived.extend(request.chunk)
+            await asyncio.Event().wait()
+            yield RECEIPT
+
+        async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+            await anext(requests)
+            yield RECEIPT
+
+        async with linked(Script(takes_all_and_says_nothing, answers)) as (link, said):
+            receipt = await link.submit(begin(eager=True), FRAME, chunk_bytes=1 << 19)
+        assert receipt.verdict == pb.VERDICT_ACCEPTED
+        assert bytes(arrived) == FRAME
+        assert "an upload is not answered (got 0.1 s); again in" in said[0]
 
     async def test_an_eager_upload_waits_for_nothing_but_its_repetition_does(self) -> None:
         seen: list[tuple[bool, int]] = []

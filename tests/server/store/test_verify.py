@@ -91,7 +91,7 @@ def test_what_a_coordinator_at_work_lets_go_of_meanwhile_is_not_missed(
     store = SqliteStore(run_dir / "state", durable=False, inline_bytes=len(b"mask"))
     scene = Scene(store)
     scene.open(3)
-    read = verifying.digest_of
+    read: Callable[[Path], str] = verifying.digest_of
     seen: list[Path] = []
 
     def read_late(path: Path) -> str:
