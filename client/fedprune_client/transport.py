@@ -31,8 +31,8 @@ RETRY_KEY = "fedprune-retry-after-s"
 CONTROL_TIMEOUT_S = 10.0
 # A transfer that makes no progress for this long is broken off and resumed.
 STALL_S = 30.0
-# A result is checked and synced before its receipt goes out; who is slower than that gets twice as long next time.
-ANSWER_S, LONGEST_ANSWER_S = 60.0, 960.0
+# A result is checked and synced before its receipt goes out; who is slower gets twice as long next time, four times.
+ANSWER_S, MOST_DOUBLED = 60.0, 4
 SMALLEST_CHUNK_BYTES = 1 << 15
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 # Someone may be watching a client that looks for its coordinator.
@@ -131,15 +131,13 @@ class Link:
     async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
         """Send one sealed result until it has its receipt, in smaller chunks after each break: on a slow link a large
         one may never arrive in time."""
-        sizes = (max(chunk_bytes >> breaks, min(chunk_bytes, SMALLEST_CHUNK_BYTES)) for breaks in itertools.count())
-
-        patience = (min(ANSWER_S * 2**breaks, LONGEST_ANSWER_S) for breaks in itertools.count())
+        tries = itertools.count()
 
         async def call() -> pb.Receipt:
             try:
                 breaks = next(tries)
                 smaller = max(chunk_bytes >> breaks, min(chunk_bytes, SMALLEST_CHUNK_BYTES))
-                return await self._submit_once(begin, frame, smaller, min(ANSWER_S * 2**breaks, LONGEST_ANSWER_S))
+                return await self._submit_once(begin, frame, smaller, ANSWER_S * 2 ** min(breaks, MOST_DOUBLED))
             finally:
                 # A refusal that crosses our bytes is lost on the way; the next time it is waited for, as is the offset.
                 begin.eager = False

@@ -75,8 +75,8 @@ class LosesReceipts(Link):
 
     unheard = True
 
-    async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int) -> pb.Receipt:
-        receipt = await super()._submit_once(begin, frame, chunk_bytes)
+    async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int, answer_s: float) -> pb.Receipt:
+        receipt = await super()._submit_once(begin, frame, chunk_bytes, answer_s)
         self.unheard = not self.unheard
         if not self.unheard:
             raise UnavailableError("the receipt was lost", party=self.server)
