@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import re
 import shlex
@@ -11,10 +12,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import typer
 
 from fedprune.config import RunConfig
-from fedprune.task import load_task
+from fedprune_client.check import check
 from fedprune_lab import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +52,30 @@ def generator() -> ModuleType:
     return module
 
 
+@pytest.fixture
+def owner(tmp_path: Path) -> Path:
+    """A folder with data of every kind that the pages read, a little of each."""
+    folder = tmp_path / "owner"
+    for name, place in (("healthy", "scans"), ("ill", "scans"), ("letters", "")):
+        (folder / place / name).mkdir(parents=True)
+    (folder / "letters" / "first.txt").write_text("Dear reader,\n" * 20)
+    (folder / "patients.csv").write_text("age,dose,pressure,outcome\n" + "50,1.5,120,well\n61,0.5,140,ill\n" * 5)
+    torch.save((torch.zeros(8, 784), torch.arange(8)), folder / "train.pt")
+    with contextlib.suppress(ImportError):
+        from PIL import Image
+
+        for number in range(8):
+            Image.new("RGB", (40, 30), (25 * number, 0, 99)).save(
+                folder / "scans" / ("healthy", "ill")[number % 2] / f"{number}.png"
+            )
+    with contextlib.suppress(ImportError):
+        from datasets import Dataset
+
+        rows = {"signal": [[0.5] * 8] * 6, "label": [0, 1, 2] * 2}
+        Dataset.from_dict(rows).save_to_disk(folder / "readings", num_proc=None)
+    return folder
+
+
 @pytest.mark.parametrize("page", ["run-file.md", "commands.md"])
 def test_generated_pages_are_current(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -82,10 +108,13 @@ def test_run_files_are_valid(page: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(("page", "text"), [b for b in blocks("python") if "def train_data" in b[1]])
-def test_tasks_load(page: str, text: str, tmp_path: Path) -> None:
+def test_tasks_train_a_batch(page: str, text: str, owner: Path, tmp_path: Path) -> None:
+    for package in ("datasets", "mnist1d", "PIL", "pyarrow"):
+        if package in text:
+            pytest.importorskip(package, reason=f"{package} is not installed")
     file = tmp_path / "task.py"
     file.write_text(text)
-    assert load_task(file).model() is not None
+    assert check(file, data=owner).examples
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("python"))
