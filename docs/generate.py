@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from code: `run-file.md` from the model, `commands.md` from the parser.
+"""Write what is made from code: `run-file.md` from the model, `commands.md` from the parser, pictures from what they show.
 
 `tests/test_docs.py` makes them again and compares, so a page cannot drift from what the program does.
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fedprune.config import RunConfig
-from fedprune_lab import cli
+from fedprune_lab import cli, digits, shares
 
 DOCS = Path(__file__).resolve().parent
 RUN_FILE = """# The run file
@@ -79,7 +79,12 @@ def _verb(name: str) -> str:
     return f"## fedprune {name}\n\n```text\n{text}\n```\n"
 
 
-PAGES = {"run-file.md": run_file, "commands.md": commands}
+def shares_picture() -> str:
+    """Who gets what in the demo."""
+    return shares.svg(shares.count(Path(digits.__file__), clients=4), "The demo's digits, four clients")
+
+
+PAGES = {"run-file.md": run_file, "commands.md": commands, "images/shares.svg": shares_picture}
 
 if __name__ == "__main__":
     os.environ["COLUMNS"] = "80"

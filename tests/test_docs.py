@@ -76,7 +76,7 @@ def owner(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", ["run-file.md", "commands.md"])
+@pytest.mark.parametrize("page", ["run-file.md", "commands.md", "images/shares.svg"])
 def test_generated_pages_are_current(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == generator().PAGES[page](), "run: make docs"

@@ -36,6 +36,13 @@ Codec = Annotated[bool, typer.Option("--codec", help="Show a frame: what the cod
 Exported = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a .safetensors file.")]
 Csr = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")]
 NewFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder; its name becomes the run's.")]
+SharesTask = Annotated[Path, typer.Argument(metavar="TASK", help="Your task file.")]
+Count = Annotated[int, typer.Option(min=1, help="Of how many clients.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="What the task sees as shard.path. [default: the task file's folder]"),
+]
+Picture = Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Draw it into this file, too.")]
 Bench = Annotated[str | None, typer.Argument(metavar="NAME", help="Which one.")]
 BenchArguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Passed on to the bench.")]
 Relay = Annotated[bool, typer.Option("--relay", help="Count the bytes a third time, between the two sides.")]
@@ -85,6 +92,31 @@ def new(folder: NewFolder) -> None:
     paths = create(folder)
     print(f"made {', '.join(path.name for path in paths)} in {folder}")
     print(f"next: fedprune check {paths[0]}")
+
+
+@app.command("shares")
+def shares(
+    task: SharesTask, count: Count = 4, data: Data = None, picture: Picture = None, as_json: Json = False
+) -> None:
+    """Show who gets what: how many examples of each label a task gives to each client.
+
+    \b
+    Example: fedprune shares task.py --count 8
+             fedprune shares task.py --count 8 --svg shares.svg
+    """
+    from rich.console import Console
+
+    from fedprune_lab import shares as counting
+
+    found = counting.count(task, clients=count, data=data)
+    if picture is not None:
+        picture.write_text(counting.svg(found, f"{task.name}, {count} clients"), encoding="utf-8")
+    if as_json:
+        commands.print_json(found.to_dict())
+    else:
+        Console().print(counting.table(found))
+        if picture is not None:
+            print(f"drawn in {picture}")
 
 
 app.command("server")(server.serve)
