@@ -40,7 +40,7 @@ format: $(VENV)/developing
 	$(BIN)/ruff format $(CODE)
 
 bench: $(VENV)/developing
-	@for name in $(or $(ARGS),$(filter-out faults mutants,$(basename $(notdir $(wildcard bench/*.py))))); do \
+	@for name in $(or $(ARGS),$(filter-out faults mutants hosts,$(basename $(notdir $(wildcard bench/*.py))))); do \
 		echo "== $$name"; $(BIN)/fedprune bench $$name || exit 1; done
 
 # The suite kills fewer: a full run takes long.

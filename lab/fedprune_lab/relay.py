@@ -35,9 +35,9 @@ class Crossed:
 
 
 class Relay:
-    """`async with Relay(host, port) as relay`: listens on `relay.port` of the loopback until the block ends, then
-    resets what is still open. The counts stay readable afterwards. Each connection has a line of its own, of the kind
-    that `link` is when it comes."""
+    """`async with Relay(host, port) as relay`: listens on `relay.port` of `relay.host`, the loopback unless changed,
+    until the block ends, then resets what is still open. The counts stay readable afterwards. Each connection has a
+    line of its own, of the kind that `link` is when it comes."""
 
     def __init__(self, target_host: str, target_port: int, link: Link | None = None) -> None:
         self._target = target_host, target_port
@@ -46,12 +46,12 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self.port = 0
+        self.host, self.port = "127.0.0.1", 0
         self.link = link or Link()
         self._weather: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=LARGEST_SLICE)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port, limit=LARGEST_SLICE)
         self.port = self._server.sockets[0].getsockname()[1]
         if self.link.reset_every_s:
             self._weather.append(asyncio.create_task(self._reset_now_and_then(self.link.reset_every_s)))
