@@ -34,8 +34,8 @@ COMMANDS = """# Commands
 
 An error is one line that says what was found, what was expected and what to do next; `--debug`, anywhere on the line,
 shows the traceback too. Exit codes: 0 done, 1 failed, 2 wrong arguments or run file, 3 not connected, 4 task file.
-The verbs of one side also work where only that side is installed: `python -m fedprune_server serve`, `health`
-and `verify`, `python -m fedprune_client run` and `check`.
+The verbs of one side also work where only that side is installed: `python -m fedprune_server serve`, `health`, `stop`,
+`verify`, `certs` and `invite`, `python -m fedprune_client run` and `check`.
 
 This page is made from the commands' own help by `make docs`.
 """
@@ -48,7 +48,7 @@ def run_file() -> str:
 
 def commands() -> str:
     """The page of all verbs, each with its help as a terminal shows it."""
-    return "\n".join([COMMANDS, *(_verb(str(command.name)) for command in cli.app.registered_commands)])
+    return "\n".join([COMMANDS, *(_verb(words) for words in cli.verbs())])
 
 
 def _section(name: str, field: FieldInfo) -> str:
@@ -71,12 +71,12 @@ def _row(key: str, field: FieldInfo) -> str:
     return f"| `{key}` | {shown} | {meaning} |"
 
 
-def _verb(name: str) -> str:
+def _verb(words: tuple[str, ...]) -> str:
     screen = io.StringIO()
     with contextlib.redirect_stdout(screen):
-        cli.run([name, "--help"])
+        cli.run([*words, "--help"])
     text = "\n".join(line.rstrip() for line in screen.getvalue().strip().splitlines())
-    return f"## fedprune {name}\n\n```text\n{text}\n```\n"
+    return f"## fedprune {' '.join(words)}\n\n```text\n{text}\n```\n"
 
 
 def shares_picture() -> str:

@@ -34,6 +34,13 @@ Count = Annotated[int, typer.Option(min=1, help="Of how many clients.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads for training; 0 leaves it to torch.")]
 
+Credentials = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Key and certificate for a coordinator with TLS, from `certs issue`.")
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Reach a coordinator on another machine without encryption.")
+]
+
 
 @app.command()
 def run(
@@ -43,14 +50,25 @@ def run(
     data: Data = None,
     state: State = Path(".fedprune"),
     threads: Threads = 0,
+    credentials: Credentials = None,
+    insecure: Insecure = False,
 ) -> None:
     """Join a coordinator and train until its runs are over.
 
     \b
     Example: fedprune client --server 127.0.0.1:7400 --task task.py --name alice
-             fedprune client --server fl.example.org:7400 --task task.py --data /srv/scans
+             fedprune client --server fl.example.org:7400 --credentials ward-7 --task task.py --data /srv/scans
     """
-    config = ClientConfig.from_flags(server=server, task=task, name=name, data=data, state=state, threads=threads)
+    config = ClientConfig.from_flags(
+        server=server,
+        task=task,
+        name=name,
+        data=data,
+        state=state,
+        threads=threads,
+        credentials=credentials,
+        insecure=insecure,
+    )
     from fedprune_client.start import run_client
 
     raise typer.Exit(run_client(config))

@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedprune.addresses import is_loopback
 from fedprune.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
@@ -16,7 +17,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 class ClientConfig:
     """`server` is HOST:PORT. `name` is the identity under which the coordinator keeps this client's index;
     `data` is what the task file sees as `shard.path`; `state` is the folder of what must survive a restart; `threads`
-    0 leaves torch's number of threads alone."""
+    0 leaves torch's number of threads alone. With `credentials`, a folder of key and certificate, the connection is
+    encrypted and the certificate says who this client is; without, only a coordinator on this machine is dialled,
+    unless `insecure` says that plaintext is fine."""
 
     server: str
     task: Path
@@ -24,11 +27,20 @@ class ClientConfig:
     data: Path
     state: Path = Path(".fedprune")
     threads: int = 0
+    credentials: Path | None = None
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         host, _, port = self.server.rpartition(":")
         if not host or not port.isdecimal():
             raise ConfigError("the coordinator's address cannot be read", seen=self.server, expected="HOST:PORT")
+        if self.credentials is None and not self.insecure and not is_loopback(self.server):
+            raise ConfigError(
+                "the connection to another machine would not be encrypted",
+                seen=self.server,
+                expected="an invitation, a folder of credentials, or a loopback address",
+                next_step="Join with the line that `fedprune invite SITE` prints; or say --insecure",
+            )
         if not self.task.is_file():
             raise ConfigError("there is no task file", seen=str(self.task), next_step="Check --task")
         if not NAME.fullmatch(self.name):
@@ -42,7 +54,16 @@ class ClientConfig:
 
     @classmethod
     def from_flags(
-        cls, *, server: str, task: Path, name: str | None, data: Path | None, state: Path, threads: int
+        cls,
+        *,
+        server: str,
+        task: Path,
+        name: str | None,
+        data: Path | None,
+        state: Path,
+        threads: int,
+        credentials: Path | None = None,
+        insecure: bool = False,
     ) -> ClientConfig:
         """Fill in what was not given: this machine's name, and the folder the task file lies in."""
         return cls(
@@ -52,4 +73,6 @@ class ClientConfig:
             data=data or task.resolve().parent,
             state=state,
             threads=threads,
+            credentials=credentials,
+            insecure=insecure,
         )

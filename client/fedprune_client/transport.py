@@ -20,6 +20,7 @@ from fedprune import wire
 from fedprune.errors import FedpruneError, RemoteError, UnavailableError
 from fedprune.framing import MAX_MESSAGE_BYTES, Assembler, Seal, chunks
 from fedprune.parts import Part
+from fedprune.pki.credentials import Credentials
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
@@ -73,12 +74,14 @@ Apply = Callable[[Part, memoryview], Awaitable[None]]
 class Link:
     """The connection of one client, under one identity."""
 
-    def __init__(self, server: str, identity: str, *, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, server: str, identity: str, *, say: Callable[[str], None], credentials: Credentials | None = None
+    ) -> None:
         self.server = server
         self._say = say
         self._joined = asyncio.Event()
         self._identity = ((IDENTITY_KEY, identity),)
-        self._channel = grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
+        self._channel = _channel(server, credentials)
         self._stub = rpc.CoordinatorStub(self._channel)
 
     async def close(self) -> None:
@@ -199,6 +202,13 @@ class Link:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._joined.wait(), pause)
                 delay = min(delay * 2, longest_s)
+
+
+def _channel(server: str, credentials: Credentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
+    mine = grpc.ssl_channel_credentials(credentials.trust_pem, credentials.key_pem, credentials.chain_pem)
+    return grpc.aio.secure_channel(server, mine, options=CHANNEL_OPTIONS)
 
 
 class _Download:

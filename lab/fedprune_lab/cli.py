@@ -15,6 +15,7 @@ import typer
 
 import fedprune_client.app as client
 import fedprune_server.app as server
+import fedprune_server.authority.app as authority
 from fedprune import commands
 
 app = commands.new_app("fedprune", "Federated learning that prunes while it trains, and sends only what is left.")
@@ -125,6 +126,8 @@ app.command("check")(client.check)
 app.command("health")(server.health)
 app.command("stop")(server.stop)
 app.command("verify")(server.verify)
+app.command("invite")(authority.invite)
+app.add_typer(authority.certs)
 
 
 @app.command("report")
@@ -217,6 +220,13 @@ def bench(name: Bench = None, arguments: BenchArguments = None) -> None:
         raise typer.Exit(benches.run(name, arguments or []))
     for known, purpose in benches.available().items():
         print(f"{known:<12} {purpose}")
+
+
+def verbs() -> list[tuple[str, ...]]:
+    """Every verb as the words one types after `fedprune`."""
+    alone = [(str(command.name),) for command in app.registered_commands]
+    groups = [group.typer_instance for group in app.registered_groups if group.typer_instance is not None]
+    return alone + [(str(g.info.name), str(command.name)) for g in groups for command in g.registered_commands]
 
 
 def run(argv: Sequence[str] | None = None) -> int:

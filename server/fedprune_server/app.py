@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from fedprune import commands
+from fedprune_server.authority import app as authority
 from fedprune_server.config import ServerConfig
 
 app = commands.new_app("fedprune_server", "The coordinator: owns the model, its masks, the rounds and the ledger.")
@@ -27,6 +28,19 @@ TakeOver = Annotated[
     bool,
     typer.Option(
         "--take-over", help="Go on with a run that a coordinator out of reach still holds; that one is fenced."
+    ),
+]
+Certs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Certificates for encrypted connections. [default: certs, for an address that other machines reach]",
+    ),
+]
+Credentials = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Key and certificate to show, for a coordinator with TLS; such as certs/operator."
     ),
 ]
 Overrides = Annotated[
@@ -45,6 +59,7 @@ def serve(
     task: Task = None,
     out: Out = Path("runs"),
     address: Address = None,
+    certs: Certs = None,
     insecure: Insecure = False,
     take_over: TakeOver = False,
     overrides: Overrides = None,
@@ -53,10 +68,17 @@ def serve(
 
     \b
     Example: fedprune server run.toml --task task.py
+             fedprune server run.toml --address 0.0.0.0:7400 --certs certs
              fedprune server run.toml --set pruning.density=0.1 --set run.name=tenth
     """
     config = ServerConfig.from_files(
-        run_files, overrides=overrides or [], task=task, out=out, address=address, insecure=insecure
+        run_files,
+        overrides=overrides or [],
+        task=task,
+        out=out,
+        address=address,
+        insecure=insecure,
+        certs=certs,
     )
     from fedprune_server.serve import serve as coordinate
 
@@ -68,20 +90,27 @@ def serve(
             address=config.address,
             insecure=config.insecure,
             take_over=take_over,
+            certs=config.certs,
         )
     )
 
 
 @app.command()
-def health(coordinator: Peer = "127.0.0.1:7400", timeout_s: Timeout = 5.0, as_json: Json = False) -> None:
+def health(
+    coordinator: Peer = "127.0.0.1:7400",
+    timeout_s: Timeout = 5.0,
+    credentials: Credentials = None,
+    as_json: Json = False,
+) -> None:
     """Ask a coordinator whether it serves: exit code 0, or 3 when it does not.
 
     \b
-    Example: fedprune health 10.0.0.5:7400
+    Example: fedprune health 127.0.0.1:7400
+             fedprune health 10.0.0.5:7400 --credentials certs/operator
     """
     from fedprune_server.health import ask
 
-    state = ask(coordinator, timeout_s=timeout_s)
+    state = ask(coordinator, timeout_s=timeout_s, credentials=credentials)
     if as_json:
         commands.print_json({"coordinator": coordinator, "state": state})
     else:
@@ -89,15 +118,22 @@ def health(coordinator: Peer = "127.0.0.1:7400", timeout_s: Timeout = 5.0, as_js
 
 
 @app.command()
-def stop(coordinator: Peer = "127.0.0.1:7400", shutdown: Shutdown = False, timeout_s: Timeout = 10.0) -> None:
-    """Ask a coordinator to end its run after the last committed round.
+def stop(
+    coordinator: Peer = "127.0.0.1:7400",
+    shutdown: Shutdown = False,
+    timeout_s: Timeout = 10.0,
+    credentials: Credentials = None,
+) -> None:
+    """Ask a coordinator to end its run after the last committed round. With TLS, that is for operators.
 
     \b
     Example: fedprune stop 127.0.0.1:7400 --shutdown
+             fedprune stop 10.0.0.5:7400 --credentials certs/operator
     """
     from fedprune_server.operating import stop as ask_to_stop
 
-    print(f"kept: {ask_to_stop(coordinator, shutdown=shutdown, timeout_s=timeout_s)}")
+    kept = ask_to_stop(coordinator, shutdown=shutdown, timeout_s=timeout_s, credentials=credentials)
+    print(f"kept: {kept}")
 
 
 @app.command()
@@ -120,6 +156,10 @@ def verify(run: RunFolder, as_json: Json = False) -> None:
         print(f"head of the chain: {findings.head}")
     if not findings.ok:
         raise typer.Exit(commands.ExitCode.FAILED)
+
+
+app.add_typer(authority.certs)
+app.command("invite")(authority.invite)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

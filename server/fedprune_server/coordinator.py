@@ -62,7 +62,7 @@ class Coordinator:
 
     async def join(self, caller: Caller, request: pb.JoinRequest) -> pb.JoinReply:
         """Admit a client. Raises `VersionError` for another codec, `SignatureError` for another model."""
-        party = f"client {caller.identity}"
+        party = f"client {caller.party}"
         if request.codec_version != CODEC_VERSION:
             raise VersionError(
                 "speaks another codec version",
@@ -77,6 +77,7 @@ class Coordinator:
         newcomer = Member(
             index=index,
             identity=caller.identity,
+            name=caller.name,
             task_digest=request.task_digest,
             frozen_digest=request.frozen_digest,
             last_seen=time.monotonic(),
@@ -154,6 +155,7 @@ class Coordinator:
             pb.ClientStatus(
                 client_index=m.index,
                 identity=m.identity,
+                name=m.name,
                 connected=m.connected,
                 state=m.state,
                 step=m.step,
@@ -174,6 +176,10 @@ class Coordinator:
             version=wire.version_message(run.version),
             clients=clients,
         )
+
+    def note(self, what: str, **facts: object) -> None:
+        """Something that the audit keeps."""
+        log.info("%s: %s", what, ", ".join(f"{key} {value}" for key, value in facts.items()))
 
     def stop(self, reason: str, *, shutdown: bool) -> pb.StopReply:
         """End the current run after what is committed; with `shutdown`, the process too."""

@@ -5,15 +5,20 @@ It speaks the standard gRPC health protocol, so that any other probe may be used
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedprune.errors import UnavailableError
+from fedprune_server.dialling import dialled
 
 
-def ask(coordinator: str, *, timeout_s: float) -> str:
-    """ "serving", from a coordinator at HOST:PORT. Raises `UnavailableError` for any other answer, or none."""
-    with grpc.insecure_channel(coordinator) as channel:
+def ask(coordinator: str, *, timeout_s: float, credentials: Path | None = None) -> str:
+    """ "serving", from a coordinator at HOST:PORT. Raises `UnavailableError` for any other answer, or none.
+
+    One with TLS is shown the key and certificate in the folder `credentials`."""
+    with dialled(coordinator, credentials) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)  # type: ignore[attr-defined]  # the stubs leave it out

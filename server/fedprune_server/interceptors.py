@@ -1,8 +1,8 @@
-"""What every call passes: who is calling, and which status an error becomes.
+"""What every call passes: who is calling, whether it may, and which status an error becomes.
 
-Identity is read here and nowhere else. Without TLS it is what the client claims in its metadata, which is why
-plaintext is for loopback and test beds; handlers never see where it came from, so that a certificate can take its
-place.
+Identity is read here and nowhere else. With TLS it is the hash of the caller's key (`admission.py`); without, it is
+what the client claims in its metadata, which is why plaintext is for loopback and test beds. Handlers never see where
+it came from.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf import message
 
 from fedprune.errors import BusyError, DecodeError, FedpruneError, IdentityError, UnavailableError
+from fedprune.pki.subject import Role
+from fedprune_server.leashes import Leashes
 from fedprune_server.limits import Limits
 
 IDENTITY_KEY = "fedprune-identity"
 RETRY_KEY = "fedprune-retry-after-s"
 MAX_IDENTITY = 128
-# Calls of other services (health) that need no identity.
+# The health service; without TLS it needs no identity.
 OPEN_PREFIX = "/grpc.health.v1.Health/"
 
 log = logging.getLogger("fedprune.service")
@@ -32,10 +34,31 @@ log = logging.getLogger("fedprune.service")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who is calling: a stable `identity`, and the transport address `peer` of this connection."""
+    """Who is calling: a stable `identity`, and the transport address `peer` of this connection.
+
+    With TLS also the `name` and `role` of the certificate, the public key (SubjectPublicKeyInfo, DER) and the seconds
+    until the certificate ends."""
 
     identity: str
     peer: str
+    name: str = ""
+    role: Role | None = None
+    spki: bytes = b""
+    longest_s: float | None = None
+
+    @property
+    def party(self) -> str:
+        """How messages name it."""
+        return self.name or self.identity
+
+
+class Admission(Protocol):
+    """Who may come in."""
+
+    health_is_open: bool
+
+    def admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+        """The caller of a call that it may make. Raises `FedpruneError` for everybody else."""
 
 
 _caller: ContextVar[Caller] = ContextVar("fedprune_caller")
@@ -61,6 +84,16 @@ def read_caller(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
     return Caller(identity=identity, peer=context.peer())
 
 
+class Claimed:
+    """Plaintext: everyone is who it says it is and may do everything. For loopback and trusted networks."""
+
+    health_is_open = True
+
+    def admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+        """The caller, as it claims."""
+        return read_caller(context)
+
+
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], method: str, error: FedpruneError) -> None:
     log.info("refused %s: %s", method.rpartition("/")[2], error, extra={"peer": context.peer()})
     if isinstance(error, BusyError):
@@ -75,8 +108,10 @@ Handler = Any
 class Border(grpc.aio.ServerInterceptor):
     """Wraps every handler: identity in, messages parsed, limits held, `FedpruneError` out as its status."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, admission: Admission | None = None) -> None:
+        self.limits = limits
+        self._admission = admission or Claimed()
+        self.leashes = Leashes()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: Any
@@ -84,11 +119,51 @@ class Border(grpc.aio.ServerInterceptor):
         """Replace the handler of a call by one that sets the caller and maps errors."""
         details = handler_call_details
         handler = await continuation(details)
-        if handler is None or details.method.startswith(OPEN_PREFIX):
+        if handler is None or (details.method.startswith(OPEN_PREFIX) and self._admission.health_is_open):
             return handler
         if handler.response_streaming:
-            return _streaming(handler, details.method, self._limits)
-        return _single(handler, details.method, self._limits)
+            return self._streaming(handler, details.method)
+        return self._single(handler, details.method)
+
+    @contextlib.asynccontextmanager
+    async def _entered(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+        """Somebody who may be here, for as long as it may, and not with too many calls."""
+        who = self._admission.admit(method, context)
+        _caller.set(who)
+        with self.limits.call(who.identity):
+            async with self.leashes.hold(who.identity, who.party, longest_s=who.longest_s):
+                yield
+
+    def _single(self, handler: Handler, method: str) -> Handler:
+        inner, read = handler.unary_unary, handler.request_deserializer
+
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                async with self._entered(method, context):
+                    return await inner(_parsed(request, read), context)
+            except FedpruneError as error:
+                await _refuse(context, method, error)
+
+        return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+
+    def _streaming(self, handler: Handler, method: str) -> Handler:
+        inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        read, stall_s = handler.request_deserializer, self.limits.network.stall_s
+
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            try:
+                async with self._entered(method, context):
+                    said = _each_parsed(request, read) if handler.request_streaming else _parsed(request, read)
+                    async with contextlib.aclosing(inner(said, context)) as replies:
+                        async for reply in replies:
+                            await _write(context, reply, stall_s)
+            except FedpruneError as error:
+                await _refuse(context, method, error)
+
+        make = (
+            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+        )
+        return make(answer, None, handler.response_serializer)
 
 
 async def _write(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_s: float) -> None:
@@ -98,39 +173,6 @@ async def _write(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_
             await context.write(reply)
     except TimeoutError:
         raise UnavailableError("does not read", party=caller().identity, seen=f"nothing for {stall_s:g} s") from None
-
-
-def _single(handler: Handler, method: str, limits: Limits) -> Handler:
-    inner, read = handler.unary_unary, handler.request_deserializer
-
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            _caller.set(read_caller(context))
-            with limits.call(caller().identity):
-                return await inner(_parsed(request, read), context)
-        except FedpruneError as error:
-            await _refuse(context, method, error)
-
-    return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
-
-
-def _streaming(handler: Handler, method: str, limits: Limits) -> Handler:
-    inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-    read = handler.request_deserializer
-
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        try:
-            _caller.set(read_caller(context))
-            with limits.call(caller().identity):
-                said = _each_parsed(request, read) if handler.request_streaming else _parsed(request, read)
-                async with contextlib.aclosing(inner(said, context)) as replies:
-                    async for reply in replies:
-                        await _write(context, reply, limits.network.stall_s)
-        except FedpruneError as error:
-            await _refuse(context, method, error)
-
-    make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-    return make(answer, None, handler.response_serializer)
 
 
 def _parsed(data: Any, read: Callable[[bytes], Any] | None) -> Any:

@@ -29,6 +29,7 @@ class Member:
     identity: str
     task_digest: str
     frozen_digest: str
+    name: str = ""
     peers: set[str] = field(default_factory=set)
     queue: asyncio.Queue[pb.CoordinatorMessage | None] | None = None
     cut: Callable[[], object] = lambda: None
@@ -45,7 +46,7 @@ class Member:
     @property
     def party(self) -> str:
         """How messages name it."""
-        return f"client {self.index} ({self.identity})"
+        return f"client {self.index} ({self.name or self.identity})"
 
     @property
     def names(self) -> dict[str, object]:

@@ -38,6 +38,8 @@ from fedprune_server.limits import Limits
 from fedprune_server.logs import event_log
 from fedprune_server.pruner import Pruner
 from fedprune_server.run import Run
+from fedprune_server.security import Plain, Secured
+from fedprune_server.security import watch as watch_security
 from fedprune_server.service import CoordinatorService
 from fedprune_server.summary import byte_table
 from fedprune_server.workshop import Workshop
@@ -45,6 +47,8 @@ from fedprune_server.workshop import Workshop
 log = logging.getLogger("fedprune.server")
 
 SERVER_OPTIONS = (
+    # Who has not shown a certificate by then is dropped.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 120_000),
@@ -79,6 +83,7 @@ class Server:
     say: Callable[[str], None]
     durable: bool = True
     take_over: bool = False
+    certs: Path | None = None
     failpoint: Callable[[str], None] = lambda name: None
     port: int = 0
     signalled: int = 0
@@ -102,8 +107,12 @@ class Server:
             frozen_digest=self.workshop.frozen_digest,
             heartbeat_s=self.configs[0].network.heartbeat_s,
         )
-        server, state = await self._listen(coordinator)
+        security = Plain() if self.certs is None else Secured(self.certs, note=coordinator.note)
+        border = Border(Limits(self.configs[0].network), security.admission)
+        await security.look(border.leashes)
+        server, state = await self._listen(coordinator, security, border)
         ticking = asyncio.create_task(self._tick(coordinator))
+        watching = asyncio.create_task(watch_security(security, border.leashes))
         site = await self._site(coordinator)
         self._heed_signals()
         try:
@@ -114,6 +123,7 @@ class Server:
                     break
         finally:
             ticking.cancel()
+            watching.cancel()
             await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
             coordinator.hang_up()
             await server.stop(grace=FAREWELL_S)
@@ -135,10 +145,12 @@ class Server:
             say=self.say,
         )
 
-    async def _listen(self, coordinator: Coordinator) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-        limits = Limits(self.configs[0].network)
+    async def _listen(
+        self, coordinator: Coordinator, security: Plain | Secured, border: Border
+    ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+        limits = border.limits
         server = grpc.aio.server(
-            interceptors=[Border(limits)],
+            interceptors=[border],
             options=SERVER_OPTIONS,
             # A hard stop above our own, which says when to come again; health checks must still get through.
             maximum_concurrent_rpcs=limits.network.max_calls + SPARE_CALLS,
@@ -148,7 +160,7 @@ class Server:
         await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(state, server)
         try:
-            self.port = server.add_insecure_port(self.address)
+            self.port = security.add_port(server, self.address)
         except RuntimeError as error:
             raise ConfigError(
                 "cannot listen: the port is in use, or the address is not this machine's",
@@ -200,7 +212,10 @@ class Server:
     def _invitation(self) -> str:
         host = self.address.rpartition(":")[0].strip("[]")
         reached = "THIS-MACHINE" if host in EVERYWHERE else host
-        return f"fedprune client --server {reached}:{self.port} --task {self.workshop.task.path.name}"
+        task = self.workshop.task.path.name
+        if self.certs is not None:
+            return f"fedprune client --join LINE --task {task}, with the LINE that fedprune invite SITE prints"
+        return f"fedprune client --server {reached}:{self.port} --task {task}"
 
     async def _drain(
         self, coordinator: Coordinator, run: Run, server: grpc.aio.Server, state: health.aio.HealthServicer
@@ -256,6 +271,7 @@ def serve(
     address: str,
     insecure: bool,
     take_over: bool = False,
+    certs: Path | None = None,
     watch: Watcher | None = None,
 ) -> int:
     """Serve runs one after another and give the exit code: 0 when every one of them finished."""
@@ -272,6 +288,7 @@ def serve(
         out=out,
         address=address,
         take_over=take_over,
+        certs=certs,
         failpoint=failpoints.reach,
         watch=watch or print_round,
         finished=lambda report: print(byte_table(report), flush=True),

@@ -12,9 +12,24 @@ from fedprune_client.config import ClientConfig
 
 
 def made(
-    task: Path, *, server: str = "h:7400", name: str | None = None, data: Path | None = None, state: str = "state"
+    task: Path,
+    *,
+    server: str = "localhost:7400",
+    name: str | None = None,
+    data: Path | None = None,
+    credentials: Path | None = None,
+    insecure: bool = False,
 ) -> ClientConfig:
-    return ClientConfig.from_flags(server=server, task=task, name=name, data=data, state=task.parent / state, threads=0)
+    return ClientConfig.from_flags(
+        server=server,
+        task=task,
+        name=name,
+        data=data,
+        state=task.parent / "state",
+        threads=0,
+        credentials=credentials,
+        insecure=insecure,
+    )
 
 
 @pytest.fixture
@@ -44,7 +59,7 @@ def test_refuses_an_address_without_host_and_port(task: Path, server: str) -> No
 @pytest.mark.parametrize("name", ["", "ä", "a\nb", "a\x00", "../a", "a/b", ".a", "a" * 129])
 def test_refuses_a_name_that_cannot_travel(task: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="the name cannot be used"):
-        ClientConfig(server="h:1", task=task, name=name, data=task.parent, state=task.parent, threads=0)
+        ClientConfig(server="localhost:1", task=task, name=name, data=task.parent, state=task.parent, threads=0)
 
 
 def test_refuses_missing_files(task: Path, tmp_path: Path) -> None:
@@ -52,3 +67,10 @@ def test_refuses_missing_files(task: Path, tmp_path: Path) -> None:
         made(tmp_path / "nope.py")
     with pytest.raises(ConfigError, match="there is no data at --data"):
         made(task, data=tmp_path / "nope")
+
+
+def test_plaintext_to_another_machine_must_be_asked_for(task: Path) -> None:
+    with pytest.raises(ConfigError, match=r"would not be encrypted \(got fl.example.org:7400.*--insecure"):
+        made(task, server="fl.example.org:7400")
+    assert made(task, server="fl.example.org:7400", insecure=True).insecure
+    assert made(task, server="fl.example.org:7400", credentials=task.parent).credentials == task.parent

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedprune.errors import ConfigError
-from fedprune_server.config import ServerConfig, is_loopback
+from fedprune_server.config import ServerConfig
 
 
 def made(
@@ -16,6 +16,7 @@ def made(
     task: str | None = "task.py",
     address: str | None = None,
     insecure: bool = False,
+    certs: Path | None = None,
     overrides: tuple[str, ...] = (),
 ) -> ServerConfig:
     (tmp_path / "task.py").touch()
@@ -26,7 +27,9 @@ def made(
         files[-1].write_text(text)
     path = None if task is None else tmp_path / task
     out = tmp_path / "runs"
-    return ServerConfig.from_files(files, overrides=overrides, task=path, out=out, address=address, insecure=insecure)
+    return ServerConfig.from_files(
+        files, overrides=overrides, task=path, out=out, address=address, insecure=insecure, certs=certs
+    )
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
@@ -63,19 +66,15 @@ def test_plaintext_for_other_machines_must_be_asked_for(tmp_path: Path) -> None:
     assert made(tmp_path, "[network]\naddress = '[::]:7400'\ninsecure = true").insecure
 
 
-@pytest.mark.parametrize(
-    ("address", "loopback"),
-    [
-        ("127.0.0.1:1", True),
-        ("127.9.9.9:1", True),
-        ("localhost:1", True),
-        ("[::1]:1", True),
-        ("0.0.0.0:1", False),
-        ("[::]:1", False),
-        ("10.0.0.1:1", False),
-        ("coordinator:1", False),
-        ("localhost.example.org:1", False),
-    ],
-)
-def test_loopback(address: str, loopback: bool) -> None:
-    assert is_loopback(address) is loopback
+def test_other_machines_are_welcome_with_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certs = tmp_path / "certs"
+    with pytest.raises(ConfigError, match=r"there are no certificates .*fedprune certs init"):
+        made(tmp_path, "", address="0.0.0.0:7400", certs=certs)
+    certs.mkdir()
+    assert made(tmp_path, "", address="0.0.0.0:7400", certs=certs).certs == certs
+    with pytest.raises(ConfigError, match="contradict"):
+        made(tmp_path, "", address="0.0.0.0:7400", certs=certs, insecure=True)
+    monkeypatch.chdir(tmp_path)
+    assert made(tmp_path, "", address="0.0.0.0:7400").certs == Path("certs")
+    assert made(tmp_path, "", address="127.0.0.1:7400").certs is None
+    assert made(tmp_path, "", address="0.0.0.0:7400", insecure=True).certs is None

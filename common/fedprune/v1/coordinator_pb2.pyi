@@ -6,7 +6,7 @@ The wire contract of fedprune: one service, six calls.
 A client always dials out. It joins once, keeps one Work stream open for assignments, heartbeats and progress,
 pulls what it lacks of a version, and submits one result for each assignment. Bulk bytes are codec frames
 (docs/format.md), cut into chunks of at most 1 MiB; no message is larger than 4 MiB. Who is calling is read from
-the connection's metadata in one interceptor, never from a field here.
+the connection in one interceptor (its certificate; without TLS, metadata), never from a field here.
 """
 
 from collections import abc as _abc
@@ -902,6 +902,7 @@ class Begin(_message.Message):
     WORK_S_FIELD_NUMBER: _builtins.int
     RESIDUAL_NORM_FIELD_NUMBER: _builtins.int
     EAGER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.int
     run_id: _builtins.str
     size: _builtins.int
@@ -913,6 +914,8 @@ class Begin(_message.Message):
     """Norm of what compression left out, kept by the client for its next update."""
     eager: _builtins.bool
     """The chunks follow at once, from byte 0, without waiting for the offset."""
+    signature: _builtins.bytes
+    """The caller's signature over all of the above but `eager`, as docs/security.md says; empty without TLS."""
     @_builtins.property
     def version(self) -> Global___Version: ...
     @_builtins.property
@@ -930,10 +933,11 @@ class Begin(_message.Message):
         work_s: _builtins.float = ...,
         residual_norm: _builtins.float = ...,
         eager: _builtins.bool = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "eager", b"eager", "examples", b"examples", "metrics", b"metrics", "residual_norm", b"residual_norm", "run_id", b"run_id", "sha256", b"sha256", "size", b"size", "version", b"version", "work_s", b"work_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "eager", b"eager", "examples", b"examples", "metrics", b"metrics", "residual_norm", b"residual_norm", "run_id", b"run_id", "sha256", b"sha256", "signature", b"signature", "size", b"size", "version", b"version", "work_s", b"work_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1057,12 +1061,15 @@ class ClientStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     client_index: _builtins.int
     identity: _builtins.str
     connected: _builtins.bool
     state: _builtins.str
     step: _builtins.int
     steps: _builtins.int
+    name: _builtins.str
+    """From its certificate; empty without TLS."""
     def __init__(
         self,
         *,
@@ -1072,10 +1079,11 @@ class ClientStatus(_message.Message):
         state: _builtins.str = ...,
         step: _builtins.int = ...,
         steps: _builtins.int = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_index", b"client_index", "connected", b"connected", "identity", b"identity", "state", b"state", "step", b"step", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_index", b"client_index", "connected", b"connected", "identity", b"identity", "name", b"name", "state", b"state", "step", b"step", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

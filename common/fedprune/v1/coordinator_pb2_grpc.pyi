@@ -6,7 +6,7 @@ The wire contract of fedprune: one service, six calls.
 A client always dials out. It joins once, keeps one Work stream open for assignments, heartbeats and progress,
 pulls what it lacks of a version, and submits one result for each assignment. Bulk bytes are codec frames
 (docs/format.md), cut into chunks of at most 1 MiB; no message is larger than 4 MiB. Who is calling is read from
-the connection's metadata in one interceptor, never from a field here.
+the connection in one interceptor (its certificate; without TLS, metadata), never from a field here.
 """
 
 from collections import abc as _abc
