@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from fedprune import commands
-from fedprune_client.config import ClientConfig
+from fedprune_client.config import PATIENCE_S, ClientConfig
 
 app = commands.new_app("fedprune_client", "A client: trains on its own data and sends what is left of its update.")
 
@@ -40,6 +40,10 @@ Credentials = Annotated[
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Reach a coordinator on another machine without encryption.")
 ]
+Patience = Annotated[
+    float,
+    typer.Option(min=0, help="Seconds to look for a coordinator that cannot be joined, then give up; 0 is for ever."),
+]
 
 
 @app.command()
@@ -52,6 +56,7 @@ def run(
     threads: Threads = 0,
     credentials: Credentials = None,
     insecure: Insecure = False,
+    patience_s: Patience = PATIENCE_S,
 ) -> None:
     """Join a coordinator and train until its runs are over.
 
@@ -68,6 +73,7 @@ def run(
         threads=threads,
         credentials=credentials,
         insecure=insecure,
+        patience_s=patience_s,
     )
     from fedprune_client.start import run_client
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from fedprune.addresses import is_loopback
 from fedprune.errors import ConfigError
 
+PATIENCE_S = 3600.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 
@@ -19,7 +20,8 @@ class ClientConfig:
     `data` is what the task file sees as `shard.path`; `state` is the folder of what must survive a restart; `threads`
     0 leaves torch's number of threads alone. With `credentials`, a folder of key and certificate, the connection is
     encrypted and the certificate says who this client is; without, only a coordinator on this machine is dialled,
-    unless `insecure` says that plaintext is fine."""
+    unless `insecure` says that plaintext is fine. `patience_s` is how long a coordinator that cannot be joined is looked
+    for, 0 for ever."""
 
     server: str
     task: Path
@@ -29,6 +31,7 @@ class ClientConfig:
     threads: int = 0
     credentials: Path | None = None
     insecure: bool = False
+    patience_s: float = PATIENCE_S
 
     def __post_init__(self) -> None:
         host, _, port = self.server.rpartition(":")
@@ -64,6 +67,7 @@ class ClientConfig:
         threads: int,
         credentials: Path | None = None,
         insecure: bool = False,
+        patience_s: float = PATIENCE_S,
     ) -> ClientConfig:
         """Fill in what was not given: this machine's name, and the folder the task file lies in."""
         return cls(
@@ -75,4 +79,5 @@ class ClientConfig:
             threads=threads,
             credentials=credentials,
             insecure=insecure,
+            patience_s=patience_s,
         )

@@ -42,7 +42,7 @@ def run_client(config: ClientConfig) -> int:
 
         async def work() -> None:
             runner = Runner(
-                link=Link(config.server, identity, say=say, credentials=credentials),
+                link=Link(config.server, identity, say=say, credentials=credentials, patience_s=config.patience_s),
                 task=loaded,
                 model=model,
                 schema=signature(model),

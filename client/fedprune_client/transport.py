@@ -2,7 +2,8 @@
 
 Only two things can come out of a call: what was asked for, or a `FedpruneError` that trying again cannot mend. A
 coordinator that is not there yet, a cut cable, a coordinator that restarts: all of that is waited out with full
-jitter, and what is being waited for is said.
+jitter, and what is being waited for is said. A coordinator that does not come back at all, because its last run ended
+while we were away, is looked for as long as the client was told to.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -72,12 +74,20 @@ Apply = Callable[[Part, memoryview], Awaitable[None]]
 
 
 class Link:
-    """The connection of one client, under one identity."""
+    """The connection of one client, under one identity. `patience_s` is how long a coordinator that cannot be joined
+    is looked for; 0 is for ever."""
 
     def __init__(
-        self, server: str, identity: str, *, say: Callable[[str], None], credentials: Credentials | None = None
+        self,
+        server: str,
+        identity: str,
+        *,
+        say: Callable[[str], None],
+        credentials: Credentials | None = None,
+        patience_s: float = 0.0,
     ) -> None:
         self.server = server
+        self._patience_s = patience_s
         self._say = say
         self._joined = asyncio.Event()
         self._identity = ((IDENTITY_KEY, identity),)
@@ -89,13 +99,14 @@ class Link:
         await self._channel.close()
 
     async def join(self, request: pb.JoinRequest) -> pb.JoinReply:
-        """Join, waiting for a coordinator that is not there yet. Raises what it refuses us for."""
+        """Join, waiting for a coordinator that is not there. Raises what it refuses us for, and `UnavailableError` when
+        patience is at its end."""
 
         async def call() -> pb.JoinReply:
             reply: pb.JoinReply = await self._stub.Join(request, metadata=self._identity, timeout=CONTROL_TIMEOUT_S)
             return reply
 
-        reply = await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S)
+        reply = await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S, patience_s=self._patience_s)
         self._joined.set()
         self._joined = asyncio.Event()
         return reply
@@ -185,10 +196,17 @@ class Link:
         return answer
 
     async def _persist(
-        self, doing: str, call: Callable[[], Awaitable[Answer]], *, longest_s: float = LONGEST_DELAY_S
+        self,
+        doing: str,
+        call: Callable[[], Awaitable[Answer]],
+        *,
+        longest_s: float = LONGEST_DELAY_S,
+        patience_s: float = 0.0,
     ) -> Answer:
         """Repeat a call until it succeeds or is refused for good; full jitter, growing up to `longest_s`."""
         delay = FIRST_DELAY_S
+        now = asyncio.get_running_loop().time
+        last_s = now() + (patience_s or math.inf)
         while True:
             try:
                 return await call()
@@ -196,8 +214,11 @@ class Link:
                 trouble = as_error(error, self.server)
                 if not isinstance(trouble, UnavailableError):
                     raise trouble from error
-                pause = _asked_for_s(error) + random.uniform(0, delay)
-                self._say(f"{doing}: {trouble}; again in {pause:.1f} s")
+                if now() >= last_s:
+                    raise _out_of_patience(trouble, self.server, patience_s) from error
+                pause = min(_asked_for_s(error) + random.uniform(0, delay), last_s - now())
+                left = f", for {last_s - now():.0f} s more" if patience_s else ""
+                self._say(f"{doing}: {trouble}; again in {pause:.1f} s{left}")
                 # Whoever joins again knows that the coordinator is back: then nobody sleeps on.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._joined.wait(), pause)
@@ -298,6 +319,15 @@ def as_error(error: Exception, server: str) -> FedpruneError:
     if isinstance(error, grpc.aio.AioRpcError) and error.code() not in PASSING:
         return RemoteError(error.details() or error.code().name, party=server)
     return UnavailableError("no answer from the coordinator", party=server, seen=_reason(error))
+
+
+def _out_of_patience(trouble: UnavailableError, server: str, patience_s: float) -> UnavailableError:
+    return UnavailableError(
+        f"looked for the coordinator for {patience_s:g} s and give up",
+        party=server,
+        seen=trouble.seen,
+        next_step="If its runs are not over, start this client again: what it sealed is kept. --patience-s 0 looks for ever",
+    )
 
 
 def _asked_for_s(error: Exception) -> float:

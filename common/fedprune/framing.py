@@ -90,6 +90,6 @@ class Assembler:
                 party=self._party,
                 seen=self._digest.hexdigest(),
                 expected=self.announced.sha256,
-                next_step="Send the same bytes again",
+                next_step="The transfer is given up: look at the memory and disks of both machines",
             )
         return memoryview(self._buffer).toreadonly()

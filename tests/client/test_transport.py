@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -295,6 +296,38 @@ async def test_a_refused_join_is_final() -> None:
         with pytest.raises(RemoteError, match="model differs at tensor 'w'"):
             await link.join(pb.JoinRequest())
     assert said == []
+
+
+async def test_a_coordinator_that_never_comes_is_given_up_on() -> None:
+    said: list[str] = []
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and not listened on
+        link = Link(f"127.0.0.1:{nobody.getsockname()[1]}", "x", say=said.append, patience_s=0.3)
+        with pytest.raises(
+            UnavailableError, match=r"looked for the coordinator for 0\.3 s and give up .*--patience-s 0"
+        ):
+            await link.join(pb.JoinRequest())
+        await link.close()
+    assert said
+    assert all("no answer from the coordinator" in text and text.endswith("s, for 0 s more") for text in said)
+
+
+async def test_only_joining_knows_impatience() -> None:
+    """An upload over a bad line may break for hours, and arrive."""
+    breaks = 0
+
+    async def breaking(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+        nonlocal breaks
+        await anext(requests)
+        breaks += 1
+        if breaks < 5:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the cable")
+        yield RECEIPT
+
+    async with linked(Script(*[breaking] * 5)) as (link, said):
+        link._patience_s = 1e-9
+        await link.submit(begin(), FRAME, chunk_bytes=100)
+    assert len(said) == 4
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode)

@@ -61,7 +61,7 @@ class TestSubmissions:
         async with besieged(tmp_path) as (_, mallory, work):
             frame = await mallory.update(work)
             answer = await mallory.submit(mallory.begin(work, frame, sha256="ab" * 32), frame)
-            assert_refused(answer, "DATA_LOSS", "expected " + "ab" * 32, "Send the sealed file again")
+            assert_refused(answer, "DATA_LOSS", "expected " + "ab" * 32, "This result is given up")
 
     async def test_another_version(self, tmp_path: Path) -> None:
         async with besieged(tmp_path) as (_, mallory, work):
