@@ -211,6 +211,11 @@ class Receiving:
         finally:
             self._committing = None
 
+    async def idle(self) -> None:
+        """Wait for the receipts that are being committed: the round has to hear of them before its time is up."""
+        while self._committing is not None and not self._committing.done():
+            await asyncio.wait({self._committing})
+
     def _accept(self, batch: list[_Due]) -> list[ReceiptRecord | RemoteError]:
         return self.store.accept_many(self.run_id, [due.submission for due in batch])
 

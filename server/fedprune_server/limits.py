@@ -58,14 +58,21 @@ class Progress:
             self.deadline_s = now_s + self.stall_s
 
 
+@dataclass(slots=True, eq=False)
+class _Coming:
+    """An upload under way, of so many announced bytes."""
+
+    size: int
+
+
 @dataclass(slots=True)
 class Limits:
     """The limits of one process and what is taken of them."""
 
     network: NetworkSection
     _calls: Counter[str] = field(default_factory=Counter)
-    _uploads: Counter[str] = field(default_factory=Counter)
-    _staged_bytes: int = 0
+    # One for each client: its newest. The store lets no older one write.
+    _uploads: dict[str, _Coming] = field(default_factory=dict)
     _rates: dict[str, TokenBucket] = field(default_factory=dict)
     _total: TokenBucket = field(init=False)
 
@@ -87,16 +94,17 @@ class Limits:
     def upload(self, identity: str, size: int) -> Iterator[None]:
         """An upload of `size` bytes is coming in. Raises `BusyError` when there is no room for it now."""
         limits = self.network
-        if self._uploads.total() >= limits.max_uploads:
+        others = [coming.size for who, coming in self._uploads.items() if who != identity]
+        if len(others) >= limits.max_uploads:
             raise _busy("too many uploads at a time", identity, limits.max_uploads)
-        if self._staged_bytes + size > limits.max_staged_bytes:
+        if sum(others) + size > limits.max_staged_bytes:
             raise _busy("too many bytes are coming in", identity, limits.max_staged_bytes)
-        self._staged_bytes += size
+        mine = self._uploads[identity] = _Coming(size)
         try:
-            with _counted(self._uploads, identity):
-                yield
+            yield
         finally:
-            self._staged_bytes -= size
+            if self._uploads.get(identity) is mine:
+                del self._uploads[identity]
 
     def pause_s(self, identity: str, count: int, now_s: float) -> float:
         """How long to wait after `count` bytes of this client, so that neither it nor all of them are too fast."""

@@ -360,6 +360,7 @@ class Run:
         """A timer is due. In a task, so that a bug behind it is not lost in the event loop's log."""
 
         async def happen() -> None:
+            await self.intake.idle()
             self.dispatch(event)
 
         self._spawn(happen())

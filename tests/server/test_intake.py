@@ -43,8 +43,8 @@ def receiving(store: SlowStore, heard: list[Submission]) -> Receiving:
     )
 
 
-async def test_a_client_that_is_gone_when_its_receipt_is_committed_counts_all_the_same() -> None:
-    store, heard = SlowStore(), []  # type: ignore[var-annotated]
+async def committing(store: SlowStore, heard: list[Submission]) -> tuple[Receiving, asyncio.Task[None]]:
+    """A result whose receipt is being committed, until the store is let."""
     (work, *_) = Scene(store).begin().open()
     intake = receiving(store, heard)
     member = Member(index=0, identity="site-0", task_digest="", frozen_digest="")
@@ -54,6 +54,12 @@ async def test_a_client_that_is_gone_when_its_receipt_is_committed_counts_all_th
     await intake.append(arriving, 0, UPDATE)
     finishing = asyncio.create_task(intake.finish(arriving))
     await asyncio.to_thread(store.committing.wait, 10)
+    return intake, finishing
+
+
+async def test_a_client_that_is_gone_when_its_receipt_is_committed_counts_all_the_same() -> None:
+    store, heard = SlowStore(), []  # type: ignore[var-annotated]
+    _, finishing = await committing(store, heard)
     finishing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await finishing
@@ -62,3 +68,16 @@ async def test_a_client_that_is_gone_when_its_receipt_is_committed_counts_all_th
         while not heard:
             await asyncio.sleep(0)
     assert [receipt.client for receipt in heard] == [0]
+
+
+async def test_whoever_waits_for_it_hears_of_a_receipt_that_is_being_committed() -> None:
+    """A deadline that did not wait would close the round without an update that was promised to count."""
+    store, heard = SlowStore(), []  # type: ignore[var-annotated]
+    intake, finishing = await committing(store, heard)
+    waiting = asyncio.create_task(intake.idle())
+    await asyncio.sleep(0)
+    store.let.set()
+    await waiting
+    assert [receipt.client for receipt in heard] == [0]
+    await finishing
+    await intake.idle()

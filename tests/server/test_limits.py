@@ -65,6 +65,17 @@ class TestUploads:
         with limits.upload("b", 10):
             pass
 
+    def test_one_client_has_one_its_newest(self) -> None:
+        limits = Limits(NetworkSection(max_uploads=2, max_staged_bytes=100))
+        older, newer = limits.upload("a", 60), limits.upload("a", 50)
+        older.__enter__()
+        with newer:
+            older.__exit__(None, None, None)
+            with limits.upload("b", 50), pytest.raises(BusyError, match="too many uploads"), limits.upload("c", 0):
+                pass
+        with limits.upload("b", 100):
+            pass
+
     def test_so_are_their_bytes_and_a_failed_one_gives_them_back(self) -> None:
         limits = Limits(NetworkSection(max_staged_bytes=100))
         with pytest.raises(KeyError), limits.upload("a", 100):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from fedprune.errors import DuplicateError, RemoteError, StaleError, StoreError
 from fedprune.ledger import Entry
 from fedprune_server.store.database import Transaction
-from fedprune_server.store.reading import BYTES_TOPIC
+from fedprune_server.store.reading import ACCEPTED_OF_ROUND, BYTES_TOPIC
 from fedprune_server.store.records import (
     AssignmentRecord,
     ReceiptRecord,
@@ -16,7 +17,7 @@ from fedprune_server.store.records import (
     Verdict,
     Work,
 )
-from fedprune_server.store.rows import from_row, to_row
+from fedprune_server.store.rows import canonical, from_row, to_row
 
 
 def answer(tx: Transaction, run_id: str, submission: Submission) -> AssignmentRecord | ReceiptRecord | RemoteError:
@@ -71,6 +72,16 @@ def is_frozen(tx: Transaction, run_id: str, round_: int, kind: Work) -> bool:
     """Whether the accepted set of this round and kind of work is closed."""
     sql = "SELECT 1 FROM frozen WHERE run_id = ? AND round = ? AND kind = ?"
     return tx.one(sql, run_id, round_, kind.value) is not None
+
+
+def freeze_set(tx: Transaction, run_id: str, round_: int, kind: Work) -> list[ReceiptRecord]:
+    """Close the accepted set of a round; asked again, it is the same one."""
+    rows = tx.all(ACCEPTED_OF_ROUND, run_id, round_, kind.value)
+    if not is_frozen(tx, run_id, round_, kind):
+        members = canonical([[row["assignment_id"], row["sha256"]] for row in rows])
+        accepted = hashlib.sha256(members.encode()).hexdigest()
+        tx.insert("frozen", {"run_id": run_id, "round": round_, "kind": kind.value, "accepted": accepted})
+    return [from_row(ReceiptRecord, row) for row in rows]
 
 
 def opened_round(tx: Transaction, run_id: str, round_: int) -> RoundRecord:

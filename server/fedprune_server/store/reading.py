@@ -152,12 +152,14 @@ class Reading:
         """Whether a record names this blob."""
         return self._database.one("SELECT 1 FROM blobs WHERE digest = ? AND kept = 1", digest) is not None
 
-    def _awaited_keys(self) -> set[tuple[str, int]]:
-        """(run, assignment) of the work that has no receipt yet, in runs that go on."""
+    def _awaited_work(self) -> set[tuple[str, int]]:
+        """(run, assignment) of the work that can still get a receipt that counts."""
         states = [state.value for state in RunState if state.unfinished]
         rows = self._database.rows(
-            "SELECT run_id, assignment_id FROM assignments JOIN runs USING (run_id) LEFT JOIN receipts"
-            " USING (run_id, assignment_id) WHERE receipts.verdict IS NULL AND state IN (?, ?)",
+            "SELECT a.run_id, a.assignment_id FROM assignments AS a JOIN runs USING (run_id)"
+            " LEFT JOIN receipts USING (run_id, assignment_id) LEFT JOIN frozen AS f"
+            " ON f.run_id = a.run_id AND f.round = a.round AND f.kind = a.kind"
+            " WHERE receipts.verdict IS NULL AND f.round IS NULL AND state IN (?, ?)",
             *states,
         )
         return {(row["run_id"], row["assignment_id"]) for row in rows}

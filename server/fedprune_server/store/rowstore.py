@@ -13,9 +13,18 @@ from fedprune.errors import DigestError, RemoteError, StoreError
 from fedprune.framing import Seal
 from fedprune.ledger import Entry
 from fedprune_server.store.database import Database, Transaction
-from fedprune_server.store.facts import answer, end_round, is_frozen, name_blob, note_bytes, opened_round, receipt
+from fedprune_server.store.facts import (
+    answer,
+    end_round,
+    freeze_set,
+    is_frozen,
+    name_blob,
+    note_bytes,
+    opened_round,
+    receipt,
+)
 from fedprune_server.store.inline import InlineBlobs
-from fedprune_server.store.reading import ACCEPTED_OF_ROUND, Reading
+from fedprune_server.store.reading import Reading
 from fedprune_server.store.records import (
     AssignmentRecord,
     ClientRecord,
@@ -29,7 +38,7 @@ from fedprune_server.store.records import (
     VersionRecord,
     Work,
 )
-from fedprune_server.store.rows import canonical, from_row, to_row
+from fedprune_server.store.rows import to_row
 from fedprune_server.store.uploads import Upload, staging_key
 
 
@@ -111,6 +120,10 @@ class RowStore(Reading):
     def close_round(self, run_id: str, round_: int, *, report_json: str = "", entries: Sequence[Entry] = ()) -> None:
         """End a round that makes no new version."""
         with self._database.transaction("close-round") as tx:
+            # Whoever comes later is too late: its receipt would promise that it counts.
+            accepted = freeze_set(tx, run_id, round_, Work.TRAIN)
+            if accepted:
+                raise StoreError(f"round {round_} has updates that count", seen=len(accepted), expected="a version")
             end_round(tx, run_id, round_, report_json, entries)
 
     def put_report(self, run_id: str, round_: int, report_json: str) -> None:
@@ -162,7 +175,7 @@ class RowStore(Reading):
         with self._uploads_lock:
             older = self._uploads.pop((run_id, assignment_id), None)
             if older is not None:
-                older.supersede()
+                older.replaced()
             self._drop_others(run_id, assignment_id, announced.sha256, older)
             upload = Upload(
                 self.blobs,
@@ -216,12 +229,7 @@ class RowStore(Reading):
     def freeze(self, run_id: str, round_: int, kind: Work = Work.TRAIN) -> tuple[ReceiptRecord, ...]:
         """Close the accepted set of a round and give it, by client."""
         with self._database.transaction("freeze", synced=False) as tx:
-            rows = tx.all(ACCEPTED_OF_ROUND, run_id, round_, kind.value)
-            if not is_frozen(tx, run_id, round_, kind):
-                members = canonical([[row["assignment_id"], row["sha256"]] for row in rows])
-                accepted = hashlib.sha256(members.encode()).hexdigest()
-                tx.insert("frozen", {"run_id": run_id, "round": round_, "kind": kind.value, "accepted": accepted})
-        return tuple(from_row(ReceiptRecord, row) for row in rows)
+            return tuple(freeze_set(tx, run_id, round_, kind))
 
     def append_entries(self, run_id: str, entries: Sequence[Entry]) -> None:
         """Account for bytes outside a commit."""
@@ -230,6 +238,8 @@ class RowStore(Reading):
 
     def collect_garbage(self, keep: Collection[str] = ()) -> int:
         """Delete what nobody needs any more."""
+        awaited = self._awaited_work()
+        self._end_uploads(but=awaited)
         with self._uploads_lock:
             arriving = {upload.sha256 for upload in self._uploads.values()}
         doomed = sorted(self.blobs.digests() - self._needed_blobs() - arriving - set(keep))
@@ -239,11 +249,17 @@ class RowStore(Reading):
                 if tx.one("SELECT 1 FROM blobs WHERE digest = ? AND kept = 1", digest):
                     tx.replace("blobs", {"digest": digest, "kept": 0})
             freed = {digest: tx.delete_content(digest) for digest in doomed}
-        awaited = tuple(staging_key(run, assignment, "") for run, assignment in self._awaited_keys())
+        keys = tuple(staging_key(run, assignment, "") for run, assignment in awaited)
         for key in self.blobs.staged_keys():
-            if not key.startswith(awaited):
+            if not key.startswith(keys):
                 self.blobs.discard(key)
         return sum(freed[digest] or self.blobs.delete(digest) for digest in doomed)
+
+    def _end_uploads(self, *, but: set[tuple[str, int]]) -> None:
+        """Whoever still sends for a closed round is told so, and begins again to hear its answer."""
+        with self._uploads_lock:
+            for key in self._uploads.keys() - but:
+                self._uploads.pop(key).unwanted()
 
     def _keep(self, tx: Transaction, digests: Collection[str]) -> None:
         for digest in digests:

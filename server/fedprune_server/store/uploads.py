@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from threading import Lock
 
-from fedprune.errors import DigestError, LimitError, RemoteError, StaleError
+from fedprune.errors import DigestError, LimitError, RemoteError, StaleError, UnavailableError
 from fedprune_server.store.blobs import Blobs, Bytes
 
 
@@ -23,7 +23,8 @@ class Upload:
         self._blobs = blobs
         self._key = key
         self._party = party
-        self._live = True
+        # Why it may write no more, once that is so.
+        self._ended: RemoteError | None = None
         # An older connection's last chunk must be written, or refused, before a newer one looks at what is there.
         self._writing = Lock()
         self.sealed = False
@@ -40,7 +41,7 @@ class Upload:
         """Take a chunk that starts at `offset`; returns the new offset. Bytes that are already here are skipped.
 
         Raises `RemoteError` for a gap, `LimitError` for more than was declared, `StaleError` when the client goes on
-        elsewhere, `StoreError` when the disk does not take it.
+        elsewhere, `UnavailableError` when the round is closed, `StoreError` when the disk does not take it.
         """
         with self._writing:
             return self._append(offset, data)
@@ -72,35 +73,46 @@ class Upload:
 
         Raises `DigestError` when bytes are missing, or when they are not what was announced: those are thrown away.
         """
-        self._check_live()
+        with self._writing:
+            self._check_live()
+            self._seal()
+
+    def _seal(self) -> None:
         if not self.complete:
             raise DigestError(
                 "upload ended early", party=self._party, seen=f"{self.offset} bytes", expected=f"{self.size} bytes"
             )
         if self._hash.hexdigest() != self.sha256:
             self._blobs.discard(self._key)
-            self._live = False
-            raise DigestError(
+            self._ended = DigestError(
                 "upload is not what was announced",
                 party=self._party,
                 seen=self._hash.hexdigest(),
                 expected=self.sha256,
                 next_step="This result is given up: look at the memory and disk of that client",
             )
+            raise self._ended
         if self._blobs.exists(self.sha256):
             self._blobs.discard(self._key)
         else:
             self._blobs.publish(self._key, self.sha256)
         self.sealed = True
 
-    def supersede(self) -> None:
+    def replaced(self) -> None:
         """The client has begun again on another connection: this one may write no more."""
+        self._end(StaleError("this upload goes on over another connection", party=self._party))
+
+    def unwanted(self) -> None:
+        """The round is closed: this one may write no more, and whoever begins again hears that it is too late."""
+        self._end(UnavailableError("its round is closed", party=self._party, next_step="Begin again to be told so"))
+
+    def _end(self, why: RemoteError) -> None:
         with self._writing:
-            self._live = False
+            self._ended = self._ended or why
 
     def _check_live(self) -> None:
-        if not self._live:
-            raise StaleError("this upload goes on over another connection", party=self._party)
+        if self._ended is not None:
+            raise self._ended
 
 
 def staging_key(run_id: str, assignment_id: int, sha256: str) -> str:

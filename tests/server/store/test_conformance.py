@@ -7,9 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from fedprune.errors import DigestError, DuplicateError, LimitError, RemoteError, StaleError, StoreError
+from fedprune.errors import (
+    DigestError,
+    DuplicateError,
+    LimitError,
+    RemoteError,
+    StaleError,
+    StoreError,
+    UnavailableError,
+)
 from fedprune.ledger import Direction, Entry, Kind
-from fedprune_server.store import ReceiptRecord, RunRecord, RunState, Store, Upload, Verdict, Work
+from fedprune_server.store import AssignmentRecord, ReceiptRecord, RunRecord, RunState, Store, Upload, Verdict, Work
 
 from .conftest import RUN, UPDATE, Scene, submitted
 
@@ -94,6 +102,17 @@ class TestVersions:
             scene.store.commit_version(scene.version(1, round_=4), entries=[bytes_up(0, 5)])
         assert scene.store.latest_version(RUN) == scene.store.version(RUN, 0)
         assert scene.store.entries(RUN) == []
+
+    def test_who_comes_after_a_round_that_counted_nothing_is_too_late(self, scene: Scene) -> None:
+        late = scene.upload(scene.open(1)[0])
+        scene.store.close_round(RUN, 1)
+        assert scene.store.accept(RUN, late).verdict is Verdict.STALE
+
+    def test_a_round_with_updates_that_count_cannot_end_without_a_version(self, scene: Scene) -> None:
+        scene.store.accept(RUN, scene.upload(scene.open(1)[0]))
+        with pytest.raises(StoreError, match="round 1 has updates that count"):
+            scene.store.close_round(RUN, 1)
+        assert scene.store.recover(RUN).frozen == frozenset()
 
     def test_a_round_may_end_without_a_version(self, scene: Scene) -> None:
         scene.open(1)
@@ -350,18 +369,29 @@ class TestGarbage:
         assert not store.blobs.exists(hashlib.sha256(b"model 0").hexdigest())
         assert store.blobs.exists(hashlib.sha256(b"model 1").hexdigest())
 
-    def test_staged_bytes_go_when_nobody_waits_for_them(self, scene: Scene) -> None:
+    def test_staged_bytes_go_when_their_round_is_closed(self, scene: Scene) -> None:
         store = scene.store
         given = scene.open(1)
-        for work in given[:2]:
+
+        def begun(work: AssignmentRecord) -> Upload | ReceiptRecord:
             said = submitted(work)
-            upload = store.begin_upload(RUN, work.assignment_id, client=work.client, sha256=said.sha256, size=said.size)
-            assert isinstance(upload, Upload)
-            upload.append(0, UPDATE[:5])
-        store.freeze(RUN, 1)
-        store.accept(RUN, submitted(given[0]))
+            return store.begin_upload(RUN, work.assignment_id, client=work.client, sha256=said.sha256, size=said.size)
+
+        late = begun(given[0])
+        assert isinstance(late, Upload)
+        late.append(0, UPDATE[:5])
+        store.accept(RUN, scene.upload(given[1]))
         store.collect_garbage()
         assert len(store.blobs.staged_keys()) == 1
+        store.freeze(RUN, 1)
+        store.collect_garbage()
+        assert store.blobs.staged_keys() == set()
+        for act in (lambda: late.append(5, UPDATE[5:]), late.seal):
+            with pytest.raises(UnavailableError, match="client 0: its round is closed"):
+                act()
+        answered = begun(given[0])
+        assert isinstance(answered, ReceiptRecord)
+        assert answered.verdict is Verdict.STALE
 
 
 class TestRecovery:

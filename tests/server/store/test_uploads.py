@@ -39,7 +39,7 @@ def test_a_newer_connection_waits_for_the_last_chunk_of_the_older(tmp_path: Path
     superseded = Event()
 
     def begin_again() -> None:
-        older.supersede()
+        older.replaced()
         superseded.set()
 
     writing, again = Thread(target=older.append, args=(0, DATA[:HALF])), Thread(target=begin_again)
@@ -61,7 +61,7 @@ def test_the_older_writes_no_more(tmp_path: Path) -> None:
     blobs = SlowBlobs(tmp_path)
     blobs.go_on.set()
     older = upload(blobs)
-    older.supersede()
+    older.replaced()
     with pytest.raises(StaleError, match="client 0: this upload goes on over another connection"):
         older.append(0, DATA)
     assert upload(blobs).offset == 0
