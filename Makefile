@@ -68,7 +68,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV), once: $$($(PYTHON) --version), torch and a few small packages"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install 'pip>=25.1'
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install -c constraints.txt -e '.[page]'
 	@touch $@
 
 $(VENV)/developing: $(VENV)/installed

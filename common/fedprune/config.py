@@ -277,6 +277,15 @@ class NetworkSection(Section):
     """Bytes a second that the uploads of one client may bring; 0 sets no limit."""
 
 
+class PageSection(Section):
+    serve: bool = False
+    """Serve the live page, and `/metrics` beside it; `--page` sets it."""
+    address: Annotated[str, AfterValidator(_host_port)] = "127.0.0.1:7401"
+    """HOST:PORT of the page; `--page-address` overrides it. Beyond this machine it asks for a token."""
+    token_file: File | None = None
+    """Holds that token; without it one is made and kept beside the runs."""
+
+
 class RunConfig(Section):
     """The whole run file. Build it with `load`, or section by section in tests."""
 
@@ -289,6 +298,7 @@ class RunConfig(Section):
     aggregation: AggregationSection = AggregationSection()
     privacy: PrivacySection = PrivacySection()
     network: NetworkSection = NetworkSection()
+    page: PageSection = PageSection()
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -320,4 +330,5 @@ class RunConfig(Section):
 
         run = self.run.model_copy(update={"init": absolute(self.run.init)})
         task = self.task.model_copy(update={"file": absolute(self.task.file)})
-        return self.model_copy(update={"run": run, "task": task})
+        page = self.page.model_copy(update={"token_file": absolute(self.page.token_file)})
+        return self.model_copy(update={"run": run, "task": task, "page": page})

@@ -46,6 +46,7 @@ Data = Annotated[
 Picture = Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Draw it into this file, too.")]
 Bench = Annotated[str | None, typer.Argument(metavar="NAME", help="Which one.")]
 BenchArguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Passed on to the bench.")]
+Page = Annotated[bool, typer.Option("--page", help="Show it in a browser while it happens.")]
 Relay = Annotated[bool, typer.Option("--relay", help="Count the bytes a third time, between the two sides.")]
 
 
@@ -57,6 +58,7 @@ def demo(
     density: Density = 0.1,
     seed: Seed = 1,
     relay: Relay = False,
+    page: Page = False,
     as_json: Json = False,
 ) -> None:
     """A whole federation on this machine, twice: dense, then pruned to a tenth.
@@ -64,14 +66,21 @@ def demo(
     \b
     Example: fedprune demo
              fedprune demo --clients 8 --density 0.05 --json
+             fedprune demo --page
     """
     from rich.console import Console
 
     from fedprune_lab import demo as demos
-    from fedprune_lab.federation import free_folder
+    from fedprune_lab.federation import free_folder, page_address
 
     plan = demos.Plan(
-        out=free_folder(out, "demo"), rounds=rounds, clients=clients, density=density, seed=seed, relay=relay
+        out=free_folder(out, "demo"),
+        rounds=rounds,
+        clients=clients,
+        density=density,
+        seed=seed,
+        relay=relay,
+        page=page_address() if page else None,
     )
     console = Console(stderr=as_json)
     whole = demos.run_demo(plan, console)

@@ -37,6 +37,7 @@ class Plan:
     seed: int = SEED
     task: Path = TASK
     relay: bool = False
+    page: str | None = None
 
     def configs(self) -> tuple[RunConfig, RunConfig]:
         """The dense run and the pruned run: alike in everything else."""
@@ -55,8 +56,15 @@ def run_demo(plan: Plan, console: Console) -> dict[str, Any]:
     """Run the whole demo and give what its report.json holds. Raises `LocalError` when a process of it fails;
     `KeyboardInterrupt` passes, after everything has been ended."""
     federation = Federation(
-        configs=plan.configs(), task=plan.task, clients=plan.clients, out=plan.out, relay=plan.relay
+        configs=plan.configs(),
+        task=plan.task,
+        clients=plan.clients,
+        out=plan.out,
+        relay=plan.relay,
+        page=plan.page,
     )
+    if plan.page:
+        console.print(f"live page: http://{plan.page}/", highlight=False, markup=False, soft_wrap=True)
     runs, crossed = federation.run(open_view(console))
     more: dict[str, Any] = {"comparison": compare(*runs).to_dict()}
     if crossed is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedprune.config import RunConfig
+from fedprune.config import PageSection, RunConfig
 from fedprune.errors import LocalError
 from fedprune.report import RoundReport, RunReport
 from fedprune_lab.jobs import Job
@@ -33,8 +33,9 @@ POLL_S = 0.1
 class Federation:
     """Runs done one after another by the same clients; everything is kept below `out`, which must not exist.
 
-    `relay` puts the counting relay between the two sides; with a `link` each client's connection is such a line. `look` is called with the coordinator's process id at
-    every glance at it, ten times a second. A `cold` coordinator is a process that nobody imported anything for.
+    `relay` puts the counting relay between the two sides, `page` the live page at HOST:PORT; with a `link` each
+    client's connection is such a line. `look` is called with the coordinator's process id at every glance at it, ten
+    times a second. A `cold` coordinator is a process that nobody imported anything for.
     """
 
     configs: Sequence[RunConfig]
@@ -43,6 +44,7 @@ class Federation:
     out: Path
     relay: bool = False
     link: Link | None = None
+    page: str | None = None
     cold: bool = False
     light: bool = False
     look: Callable[[int], None] | None = None
@@ -77,6 +79,7 @@ class Federation:
             file.write_text(config.to_toml())
             files.append(str(file))
         places = ["--task", str(self.task), "--out", str(self.out), "--address", f"{HOST}:{port}"]
+        places += ["--page-address", self.page] if self.page else []
         return Job(name=COORDINATOR, arguments=["server", *files, *places], log=str(self.out / f"{COORDINATOR}.log"))
 
     def _clients(self, port: int) -> list[Job]:
@@ -109,6 +112,14 @@ class Federation:
             pid = groups[0].pids.get(COORDINATOR)
             if self.look is not None and pid is not None:
                 self.look(pid)
+
+
+def page_address() -> str:
+    """Where a live page can be served: at its usual address, or on a free port beside whoever has that."""
+    usual = PageSection().address
+    with contextlib.suppress(OSError), socket.create_server((HOST, int(usual.rpartition(":")[2]))):
+        return usual
+    return f"{HOST}:{free_port()}"
 
 
 def free_port() -> int:

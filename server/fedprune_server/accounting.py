@@ -7,8 +7,8 @@ and their repetition count as `retransmit`, so that the price of a bad link show
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedprune.codec import account
 from fedprune.ledger import Direction, Entry, Kind, Ledger
@@ -28,11 +28,25 @@ class Accounts:
         self._meter = meter
         self._open = Ledger()
         self._socket: defaultdict[int, Counters] = defaultdict(Counters)
+        self._moved: Counter[tuple[int, Direction]] = Counter()
+        # Bytes a second by client, as the last committed round showed them.
+        self.links: dict[int, float] = {}
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Go on with what an earlier process counted."""
+        for entry in entries:
+            self._total(entry)
+
+    def moved(self, client: int) -> Traffic:
+        """What this client has moved since the run began, heartbeats left out."""
+        return Traffic(up=self._moved[client, Direction.UP], down=self._moved[client, Direction.DOWN])
 
     def add(self, member: Member, direction: Direction, kind: Kind, count: int) -> None:
         """Count bytes of one kind."""
         if count:
-            self._open.add(Entry(client=member.index, round=self.round, direction=direction, kind=kind, bytes=count))
+            entry = Entry(client=member.index, round=self.round, direction=direction, kind=kind, bytes=count)
+            self._open.add(entry)
+            self._total(entry)
 
     def control(self, member: Member, *, up: int = 0, down: int = 0, heartbeat: bool = False) -> None:
         """Count a message that is not bulk."""
@@ -87,14 +101,18 @@ class Accounts:
         self.pulls = 0
         return entries, socket
 
+    def _total(self, entry: Entry) -> None:
+        if entry.kind is not Kind.HEARTBEAT:
+            self._moved[entry.client, entry.direction] += entry.bytes
+
     def _by_kind(self, member: Member, direction: Direction, data: memoryview) -> None:
         for kind, count in account(data).items():
             self.add(member, direction, Kind(kind), count)
 
 
-def slowest_link(entries: Sequence[Entry], linked_s: Mapping[int, float]) -> float | None:
-    """Bytes a second of the slowest client: what each moved in a round, by the seconds that its transfers took."""
+def link_rates(entries: Sequence[Entry], linked_s: Mapping[int, float]) -> dict[int, float]:
+    """Bytes a second of each client: what it moved in a round, by the seconds that its transfers took."""
     moved: defaultdict[int, int] = defaultdict(int)
     for entry in entries:
         moved[entry.client] += entry.bytes
-    return min((moved[client] / s for client, s in linked_s.items() if s > 0 and moved[client]), default=None)
+    return {client: moved[client] / s for client, s in linked_s.items() if s > 0 and moved[client]}

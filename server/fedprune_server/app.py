@@ -43,6 +43,10 @@ Credentials = Annotated[
         metavar="DIR", help="Key and certificate to show, for a coordinator with TLS; such as certs/operator."
     ),
 ]
+Page = Annotated[bool, typer.Option("--page", help="Serve the live page, and /metrics, at [page] address.")]
+PageAddress = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Serve them here; beyond this machine with a token.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file.")
 ]
@@ -62,6 +66,8 @@ def serve(
     certs: Certs = None,
     insecure: Insecure = False,
     take_over: TakeOver = False,
+    page: Page = False,
+    page_address: PageAddress = None,
     overrides: Overrides = None,
 ) -> None:
     """Coordinate one or more runs, then exit. A run that is unfinished in DIR goes on where it was.
@@ -70,6 +76,7 @@ def serve(
     Example: fedprune server run.toml --task task.py
              fedprune server run.toml --address 0.0.0.0:7400 --certs certs
              fedprune server run.toml --set pruning.density=0.1 --set run.name=tenth
+             fedprune server run.toml --page
     """
     config = ServerConfig.from_files(
         run_files,
@@ -79,6 +86,8 @@ def serve(
         address=address,
         insecure=insecure,
         certs=certs,
+        page=page,
+        page_address=page_address,
     )
     from fedprune_server.serve import serve as coordinate
 
@@ -91,6 +100,8 @@ def serve(
             insecure=config.insecure,
             take_over=take_over,
             certs=config.certs,
+            page=config.page,
+            page_token=config.page_token,
         )
     )
 

@@ -129,9 +129,9 @@ def _create(site: Site, config: RunConfig, store: Store) -> str:
 
 
 def _changes(unfinished: RunRecord, config: RunConfig) -> list[str]:
-    """The keys that differ. What a run computes must not change under way; how it is reached (`[network]`) may."""
+    """The keys that differ. What a run computes must not change under way; how it is reached and watched may."""
     before = RunConfig.loads(unfinished.config_toml, name=f"run {unfinished.run_id}")
-    return [key for key in before.differences(config) if not key.startswith("network.")]
+    return [key for key in before.differences(config) if not key.startswith(("network.", "page."))]
 
 
 def build_run(
@@ -163,6 +163,8 @@ def build_run(
         rows = [row for number, row in sorted(output.rounds.items()) if number < round_]
         return decide(rows, bounds) if bounds else None
 
+    accounts = Accounts(site.members, site.meter)
+    accounts.restore(store.entries(run_id))
     closing = Closing(
         store=store,
         run_id=run_id,
@@ -182,7 +184,7 @@ def build_run(
         members=site.members,
         versions=versions,
         closing=closing,
-        accounts=Accounts(site.members, site.meter),
+        accounts=accounts,
         output=output,
         state=resumed.state if resumed else Course(rules=rules),
         more=more,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedprune.addresses import is_loopback
-from fedprune.config import RunConfig
+from fedprune.config import PageSection, RunConfig
 from fedprune.errors import ConfigError
 
 CERTS = Path("certs")
@@ -19,8 +19,8 @@ CERTS = Path("certs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """`runs` are done one after another; `address` is HOST:PORT; results go to `out`/<name>/ for each run. With
-    `certs` the connection is encrypted and both ends show certificates."""
+    """`runs` are done one after another; `address` is HOST:PORT, and `page` too, None for no page; results go to
+    `out`/<name>/ for each run. With `certs` the connection is encrypted and both ends show certificates."""
 
     runs: tuple[RunConfig, ...]
     task: Path
@@ -28,6 +28,8 @@ class ServerConfig:
     address: str
     insecure: bool
     certs: Path | None = None
+    page: str | None = None
+    page_token: Path | None = None
 
     def __post_init__(self) -> None:
         names = [config.run.name for config in self.runs]
@@ -66,6 +68,8 @@ class ServerConfig:
         address: str | None,
         insecure: bool,
         certs: Path | None = None,
+        page: bool = False,
+        page_address: str | None = None,
     ) -> ServerConfig:
         """Read the run files; flags that are not None win over what the first file says. For other machines to reach,
         the certificates in `CERTS` are used when they are there."""
@@ -77,4 +81,14 @@ class ServerConfig:
         plaintext = insecure or any(c.network.insecure for c in runs)
         if certs is None and not plaintext and not is_loopback(listening) and CERTS.is_dir():
             certs = CERTS
-        return cls(runs=runs, task=found, out=out, address=listening, insecure=plaintext, certs=certs)
+        first = runs[0].page if runs else PageSection()
+        return cls(
+            runs=runs,
+            task=found,
+            out=out,
+            address=listening,
+            insecure=plaintext,
+            certs=certs,
+            page=page_address or (first.address if page or any(c.page.serve for c in runs) else None),
+            page_token=first.token_file,
+        )

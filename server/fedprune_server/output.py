@@ -61,11 +61,15 @@ class Output:
     def open(self, *, unpublished: int | None) -> None:
         """Create the folder and say in it which run it is and what was done; the round `unpublished` is still to be
         evaluated. All methods raise `StoreError` when the disk does not take the files."""
-        lines = "".join(row.to_json() + "\n" for n, row in self.rounds.items() if n != unpublished)
+        lines = "".join(row.to_json() + "\n" for row in self.published(unless=unpublished))
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._replace("config.toml", self.config.to_toml())
             self._replace("rounds.jsonl", lines)
+
+    def published(self, *, unless: int | None) -> list[RoundReport]:
+        """The rounds that are complete, in order; `unless` one that is still to be evaluated."""
+        return [self.rounds[n] for n in sorted(self.rounds) if n != unless]
 
     def warn(self, text: str) -> None:
         """Something the report must not hide; belongs to the round that is being made."""

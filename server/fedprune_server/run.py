@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 from fedprune import wire
@@ -19,16 +20,17 @@ from fedprune.config import RunConfig
 from fedprune.errors import FedpruneError, StoreError
 from fedprune.ledger import Entry
 from fedprune.parts import Part
-from fedprune.tensor import Version
+from fedprune.tensor import Schema, Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events, rounds
-from fedprune_server.accounting import Accounts, slowest_link
+from fedprune_server.accounting import Accounts, link_rates
 from fedprune_server.autoplan import Choice
 from fedprune_server.closing import Closed, Closing, average
 from fedprune_server.course import Course, Phase
 from fedprune_server.desk import Desk
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
+from fedprune_server.onlookers import Begun
 from fedprune_server.output import Output, residual_norm, stall_warning
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Store, Work
 from fedprune_server.timers import Timers
@@ -162,6 +164,11 @@ class Run:
         """The latest committed version."""
         return self._versions.latest.version
 
+    def begun(self, folder: Path, schema: Schema) -> Begun:
+        """What onlookers are told of this run when it begins or goes on."""
+        done = self._output.published(unless=self.state.round if self.state.unevaluated else None)
+        return Begun(run_id=self.run_id, config=self.config, folder=folder, schema=schema, done=done)
+
     def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:
         """What to send to a client that holds one version and wants another."""
         return self._versions.parts(held, want)
@@ -186,6 +193,7 @@ class Run:
         log.info(
             "%s accepted: %d bytes, %d examples", receipt.kind.value, receipt.size, receipt.examples, extra=member.names
         )
+        member.last_seen = time.monotonic()
         if receipt.size:
             self.accounts.received(member, data)
         if self._awaits(receipt.round, receipt.kind):
@@ -311,6 +319,7 @@ class Run:
             self._warn(events.Warn(f"round {round_}: {warning}"))
         transfers = self.accounts.transfers(updates=len(closed.receipts))
         entries, socket = self.accounts.close_round()
+        self.accounts.links = link_rates(entries, self._linked_s)
         row = self._output.round(
             round_,
             closed=closed,
@@ -321,7 +330,7 @@ class Run:
             transfers=transfers,
             evaluation_s=closed.evaluation_s,
             choice=self._choose(round_),
-            link_bytes_per_s=slowest_link(entries, self._linked_s),
+            link_bytes_per_s=min(self.accounts.links.values(), default=None),
         )
         record = closed.prepared.record
         await asyncio.to_thread(self.store.commit_version, record, report_json=row.to_json(), entries=entries)

@@ -32,10 +32,12 @@ from fedprune_server import plan
 from fedprune_server.building import Site, build_run, enter_runs, open_store
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.events import EndRun
+from fedprune_server.extras import Page, open_page
 from fedprune_server.failpoints import VARIABLE, armed
 from fedprune_server.interceptors import Border
 from fedprune_server.limits import Limits
 from fedprune_server.logs import event_log
+from fedprune_server.onlookers import Onlooker
 from fedprune_server.pruner import Pruner
 from fedprune_server.run import Run
 from fedprune_server.security import Plain, Secured
@@ -85,10 +87,13 @@ class Server:
     take_over: bool = False
     certs: Path | None = None
     failpoint: Callable[[str], None] = lambda name: None
+    page: Page | None = None
+    onlookers: list[Onlooker] = field(default_factory=list)
     port: int = 0
     signalled: int = 0
     outcomes: list[EndRun] = field(default_factory=list)
     _suspended: asyncio.Event = field(default_factory=asyncio.Event)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
 
     def check(self) -> None:
         """Raise what is wrong with any of the runs, before a client waits for it."""
@@ -102,6 +107,7 @@ class Server:
 
     async def run(self) -> bool:
         """Serve all runs; True when every one of them finished."""
+        self._loop = asyncio.get_running_loop()
         coordinator = Coordinator(
             schema=self.workshop.schema,
             frozen_digest=self.workshop.frozen_digest,
@@ -115,7 +121,9 @@ class Server:
         watching = asyncio.create_task(watch_security(security, border.leashes))
         site = await self._site(coordinator)
         self._heed_signals()
+        beside = contextlib.AsyncExitStack()
         try:
+            await self._open_page(beside, coordinator)
             done = await asyncio.to_thread(enter_runs, site, self.configs)
             for number, config in enumerate(self.configs[done:], start=done + 1):
                 await self._one_run(coordinator, site, config, server, state, more=number < len(self.configs))
@@ -127,8 +135,25 @@ class Server:
             await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
             coordinator.hang_up()
             await server.stop(grace=FAREWELL_S)
+            await beside.aclose()
             site.meter.close()
         return all(e.outcome == "finished" for e in self.outcomes) and done + len(self.outcomes) == len(self.configs)
+
+    async def _open_page(self, beside: contextlib.AsyncExitStack, coordinator: Coordinator) -> None:
+        if self.page is not None:
+            self.onlookers.append(await beside.enter_async_context(self.page.serve(coordinator)))
+            self.say(f"live page: {self.page.url}")
+
+    def _watch(self, config: RunConfig, row: RoundReport) -> None:
+        self.watch(config, row)
+        for onlooker in self.onlookers:
+            onlooker.round(row)
+
+    def _finished(self, report: RunReport) -> None:
+        """In a thread: the files were written there."""
+        self.finished(report)
+        for onlooker in self.onlookers:
+            self._loop.call_soon_threadsafe(onlooker.end, report)
 
     async def _site(self, coordinator: Coordinator) -> Site:
         return Site(
@@ -140,8 +165,8 @@ class Server:
             durable=self.durable,
             take_over=self.take_over,
             failpoint=self.failpoint,
-            watch=self.watch,
-            finished=self.finished,
+            watch=self._watch,
+            finished=self._finished,
             say=self.say,
         )
 
@@ -188,6 +213,8 @@ class Server:
             run, resumed = await asyncio.to_thread(build_run, site, config, folder, store, more=more, loop=loop)
             if resumed is not None:
                 self.say(f"resuming run {run.run_id}: {resumed.found}")
+            for onlooker in self.onlookers:
+                onlooker.begin(run.begun(folder, site.workshop.schema_for(config)))
             coordinator.begin(run, resumed)
             await state.set("", health_pb2.HealthCheckResponse.SERVING)
             if not coordinator.members.connected:
@@ -272,6 +299,8 @@ def serve(
     insecure: bool,
     take_over: bool = False,
     certs: Path | None = None,
+    page: str | None = None,
+    page_token: Path | None = None,
     watch: Watcher | None = None,
 ) -> int:
     """Serve runs one after another and give the exit code: 0 when every one of them finished."""
@@ -289,6 +318,7 @@ def serve(
         address=address,
         take_over=take_over,
         certs=certs,
+        page=open_page(page, token_file=page_token, out=out) if page else None,
         failpoint=failpoints.reach,
         watch=watch or print_round,
         finished=lambda report: print(byte_table(report), flush=True),

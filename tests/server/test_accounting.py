@@ -11,7 +11,7 @@ from fedprune.parts import Part, PartKind
 from fedprune.sockets import Counters
 from fedprune.tensor import Schema, TensorSpec, Version
 from fedprune.traffic import Traffic
-from fedprune_server.accounting import Accounts
+from fedprune_server.accounting import Accounts, link_rates
 from fedprune_server.members import Member, Members
 
 SCHEMA = Schema(tensors=(TensorSpec(name="w", shape=(30, 30)),))
@@ -118,3 +118,24 @@ def test_a_kernel_that_does_not_tell_gives_nothing() -> None:
     meter.unavailable = "only Linux tells"
     book, _ = accounts(meter)
     assert book.close_round()[1] is None
+
+
+def test_what_a_client_moved_is_kept_over_rounds_and_restarts() -> None:
+    book, member = accounts()
+    book.control(member, up=3, down=5)
+    book.control(member, up=100, heartbeat=True)
+    entries, _ = book.close_round()
+    assert book.moved(member.index) == Traffic(up=3, down=5)
+    assert book.moved(99) == Traffic()
+    after, _ = accounts()
+    after.restore(entries)
+    after.control(member, up=1)
+    assert after.moved(member.index) == Traffic(up=4, down=5)
+
+
+def test_links_are_bytes_by_the_seconds_that_transfers_took() -> None:
+    book, member = accounts()
+    book.control(member, up=30, down=10)
+    entries, _ = book.close_round()
+    assert link_rates(entries, {member.index: 4.0, 77: 1.0}) == {member.index: 10.0}
+    assert link_rates(entries, {member.index: 0.0}) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +79,26 @@ def test_other_machines_are_welcome_with_certificates(tmp_path: Path, monkeypatc
     assert made(tmp_path, "", address="0.0.0.0:7400").certs == Path("certs")
     assert made(tmp_path, "", address="127.0.0.1:7400").certs is None
     assert made(tmp_path, "", address="0.0.0.0:7400", insecure=True).certs is None
+
+
+def test_a_page_is_served_where_the_file_or_a_flag_says_so(tmp_path: Path) -> None:
+    def page(text: str = "", **flags: Any) -> str | None:
+        (tmp_path / "task.py").touch()
+        file = tmp_path / "run.toml"
+        file.write_text(text)
+        found = ServerConfig.from_files(
+            [file], overrides=[], task=tmp_path / "task.py", out=tmp_path, address=None, insecure=False, **flags
+        )
+        return found.page
+
+    text = "[page]\naddress = '127.0.0.1:1'\n"
+    assert page() is None
+    assert page(text) is None
+    assert page(page=True) == "127.0.0.1:7401"
+    assert page(text, page=True) == "127.0.0.1:1"
+    assert page(text + "serve = true\n") == "127.0.0.1:1"
+    assert page(text, page_address="127.0.0.1:2") == "127.0.0.1:2"
+
+
+def test_a_token_file_lies_beside_the_run_file(tmp_path: Path) -> None:
+    assert made(tmp_path, "[page]\ntoken_file = 'secret'\n").page_token == tmp_path / "secret"

@@ -1,0 +1,156 @@
+"""The page's ears: an onlooker of runs, a handler of the log, and a look at the coordinator a few times a second.
+
+What a run says of one client again and again (its receipts) shows in that client's row; the list of events has what
+joins and leaves, what ends and what goes wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fedprune.report import RoundReport, RunReport
+from fedprune_server.coordinator import Coordinator
+from fedprune_server.logs import LOG_FILE, OURS
+from fedprune_server.onlookers import Begun
+from fedprune_server.page.feed import Feed
+from fedprune_server.page.now import now
+from fedprune_server.page.story import Facts, Story
+
+GLANCE_S = 0.2
+# The end of an earlier process's event log that is read again, in bytes.
+REMEMBERED_BYTES = 1 << 16
+NARRATOR = "fedprune.run"
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """One process's page, without HTTP. `runs` are those that have begun, by their id; `latest` is the last of them."""
+
+    coordinator: Coordinator
+    feed: Feed
+    runs: dict[str, Begun] = field(default_factory=dict)
+    latest: Begun | None = None
+    rows: list[RoundReport] = field(default_factory=list)
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def story(self) -> Story:
+        """What has happened so far."""
+        return self.feed.story
+
+    def begin(self, run: Begun) -> None:
+        """See `Onlooker`."""
+        self.latest, self.rows, self.runs[run.run_id] = run, list(run.done), run
+        if run.done:
+            self.story.notes.extend(remembered(run.folder / LOG_FILE))
+        self.feed.send(self.story.begin(facts(run), [json.loads(row.to_json()) for row in run.done]))
+
+    def round(self, row: RoundReport) -> None:
+        """See `Onlooker`."""
+        self.rows.append(row)
+        self.glance()
+        self.feed.send(self.story.round(json.loads(row.to_json())))
+
+    def end(self, report: RunReport) -> None:
+        """See `Onlooker`."""
+        self.glance()
+        outcome = {"outcome": report.outcome, "warnings": list(report.warnings)}
+        self.feed.send(self.story.end(outcome))
+
+    def glance(self) -> None:
+        """Look at the coordinator, and tell the pages what has changed."""
+        message = self.story.change(now(self.coordinator, monotonic_s=time.monotonic(), time_s=time.time()))
+        if message is not None:
+            self.feed.send(message)
+
+    def hear(self, note: Facts) -> None:
+        """An event in words; from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: self.feed.send(self.story.note(note)))
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Hear and look until the block ends, then end the pages' streams."""
+        self._loop = asyncio.get_running_loop()
+        handler = Notes(self)
+        logger = logging.getLogger(OURS)
+        logger.addHandler(handler)
+        glances = asyncio.create_task(self._glances())
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            glances.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await glances
+            self.glance()
+            self.feed.close()
+
+    async def _glances(self) -> None:
+        while True:
+            self.glance()
+            await asyncio.sleep(GLANCE_S)
+
+
+class Notes(logging.Handler):
+    """Passes on what belongs in the list of events."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(logging.INFO)
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if worth_a_note(record.name, record.levelno):
+            note = {"time": round(record.created, 3), "level": record.levelname.lower(), "text": record.getMessage()}
+            self._watch.hear(note | ({"client": record.identity} if hasattr(record, "identity") else {}))
+
+
+def worth_a_note(logger: str, level: int) -> bool:
+    """Whether an event is listed: warnings always, and what is not a run's running commentary."""
+    return level >= logging.WARNING or (level >= logging.INFO and logger != NARRATOR)
+
+
+def facts(run: Begun) -> dict[str, Any]:
+    """What a page needs to know of a run that does not change."""
+    prunable = run.schema.prunable
+    return {
+        "run_id": run.run_id,
+        "name": run.config.run.name,
+        "planned": run.config.run.rounds,
+        "parameters": run.schema.parameters,
+        "prunable": sum(spec.size for spec in prunable),
+        "dense_bytes": run.schema.dense_bytes,
+        "layers": [{"name": spec.name, "shape": list(spec.shape), "size": spec.size} for spec in prunable],
+        "config": run.config.model_dump(mode="json"),
+        "outcome": "running",
+    }
+
+
+def remembered(log: Path) -> Iterable[Facts]:
+    """The notes at the end of an event log that an earlier process wrote."""
+    if not log.is_file():
+        return
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - REMEMBERED_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    for line in lines:
+        # The first line is cut, and the last may be.
+        with contextlib.suppress(json.JSONDecodeError):
+            event = json.loads(line)
+            if worth_a_note(event["logger"], getattr(logging, event["level"].upper())):
+                client = {"client": event["identity"]} if "identity" in event else {}
+                yield {"time": _seconds(event["time"]), "level": event["level"], "text": event["event"], **client}
+
+
+def _seconds(stamp: str) -> float:
+    return round(datetime.fromisoformat(stamp).timestamp(), 3)
