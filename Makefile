@@ -21,7 +21,7 @@ help:
 	@echo "make bench    the figures we publish, all of them or ARGS=NAME"
 	@echo "make faults   kill coordinators at 200 random instants and at every named point, and compare"
 	@echo "make protos   the wire code from protos/"
-	@echo "make docs     the reference pages from the code"
+	@echo "make docs     the reference pages from the code, and the site in build/site"
 	@echo "make clean    remove what was built, .venv too"
 
 demo: $(VENV)/installed
@@ -57,6 +57,8 @@ protos: $(VENV)/developing
 
 docs: $(VENV)/developing
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/pictures.py
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

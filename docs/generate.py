@@ -1,4 +1,5 @@
-"""Write what is made from code: `run-file.md` from the model, `commands.md` from the parser, pictures from what they show.
+"""Write the reference pages that are made from code: `run-file.md` from the model, `commands.md` from the parser, `python.md` from
+docstrings, `report.schema.json` from the report's types. The pictures are made by pictures.py.
 
 `tests/test_docs.py` makes them again and compares, so a page cannot drift from what the program does.
 
@@ -8,17 +9,22 @@ Example: python docs/generate.py
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from fedprune import Shard, data, report
 from fedprune.config import RunConfig
-from fedprune_lab import cli, digits, shares
+from fedprune_client.training import TrainContext
+from fedprune_lab import cli, partition
 
 DOCS = Path(__file__).resolve().parent
 RUN_FILE = """# The run file
@@ -38,6 +44,15 @@ The verbs of one side also work where only that side is installed: `python -m fe
 `verify`, `certs` and `invite`, `python -m fedprune_client run` and `check`.
 
 This page is made from the commands' own help by `make docs`.
+"""
+
+# Annotations are text in the source, and come out quoted.
+QUOTED = re.compile(r"(: |-> )'([^']*)'")
+PYTHON = """# Python
+
+What a task file may import. A task needs none of it: [the task file](tasks.md) says what it must have itself.
+
+This page is made from signatures and docstrings by `make docs`.
 """
 
 
@@ -79,12 +94,59 @@ def _verb(words: tuple[str, ...]) -> str:
     return f"## fedprune {' '.join(words)}\n\n```text\n{text}\n```\n"
 
 
-def shares_picture() -> str:
-    """Who gets what in the demo."""
-    return shares.svg(shares.count(Path(digits.__file__), clients=4), "The demo's digits, four clients")
+def python() -> str:
+    """The page of what a task may import, each with its signature and its docstring."""
+    sections = (f"## {title}\n\n" + "\n".join(map(_described, things)) for title, things in PUBLIC.items())
+    return "\n".join([PYTHON, *sections])
 
 
-PAGES = {"run-file.md": run_file, "commands.md": commands, "images/shares.svg": shares_picture}
+def report_schema() -> str:
+    """The JSON schema of report.json."""
+    return json.dumps(report.schema(), indent=1) + "\n"
+
+
+def _described(thing: Callable[..., Any]) -> str:
+    kind = "class" if isinstance(thing, type) else "def"
+    signature = QUOTED.sub(r"\1\2", str(inspect.signature(thing)).replace(repr(data.ALPHABET), "ALPHABET"))
+    if isinstance(thing, type):
+        signature = signature.removesuffix(" -> None")
+    members = [
+        f"- `{name}`: {_first_sentence(value)}" for name, value in vars(thing).items() if _is_public(name, value)
+    ]
+    parts = [
+        f"### {thing.__name__}",
+        f"```text\n{kind} {thing.__name__}{signature}: ...\n```",
+        inspect.getdoc(thing) or "",
+    ]
+    return "\n\n".join([*parts, *(["\n".join(members)] if members else [])]) + "\n"
+
+
+def _is_public(name: str, value: object) -> bool:
+    return not name.startswith("_") and inspect.isfunction(value)
+
+
+def _first_sentence(value: object) -> str:
+    return " ".join((inspect.getdoc(value) or "").split())
+
+
+PUBLIC: dict[str, tuple[Callable[..., Any], ...]] = {
+    "fedprune": (Shard,),
+    "fedprune.data": (data.ImageFolder, data.table, data.text, data.windows, data.Columns, data.in_memory),
+    "fedprune_lab.partition": (
+        partition.iid,
+        partition.dirichlet,
+        partition.shards,
+        partition.by_id,
+        partition.by_size,
+    ),
+    "The `ctx` of a task's own `train`": (TrainContext,),
+}
+PAGES = {
+    "run-file.md": run_file,
+    "commands.md": commands,
+    "python.md": python,
+    "report.schema.json": report_schema,
+}
 
 if __name__ == "__main__":
     os.environ["COLUMNS"] = "80"

@@ -44,8 +44,8 @@ def shown_commands() -> Iterator[tuple[str, str]]:
                 yield page, line.removeprefix("$ ").partition("  #")[0].strip()
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+def made_by(script: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{script}", ROOT / "docs" / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -77,10 +77,13 @@ def owner(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", ["run-file.md", "commands.md", "images/shares.svg"])
-def test_generated_pages_are_current(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("maker", ["generate", "pictures"])
+def test_generated_pages_are_current(maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == generator().PAGES[page](), "run: make docs"
+    pages = made_by(maker).PAGES
+    assert pages
+    for page, make in pages.items():
+        assert (ROOT / "docs" / page).read_text(encoding="utf-8") == make(), f"{page} is old; run: make docs"
 
 
 def test_there_is_something_to_check() -> None:

@@ -185,6 +185,11 @@ def document(runs: Sequence[RunReport], **more: Any) -> dict[str, Any]:
     return {"schema": SCHEMA, "runs": [run.to_dict() for run in runs], **more}
 
 
+def schema() -> dict[str, Any]:
+    """The JSON schema of a report.json; further keys may stand beside those it names."""
+    return _DOCUMENT.json_schema()
+
+
 def read_document(text: str, *, name: str) -> tuple[RunReport, ...]:
     """The runs of a report.json; keys that this version does not know are left aside. Raises `LocalError`."""
     return _read(_DOCUMENT, text, name).runs

@@ -41,9 +41,10 @@ class Plan:
 
     def configs(self) -> tuple[RunConfig, RunConfig]:
         """The dense run and the pruned run: alike in everything else."""
-        return self._config("dense", 1.0), self._config("pruned", self.density)
+        return self.config("dense", 1.0), self.config("pruned", self.density)
 
-    def _config(self, name: str, density: float) -> RunConfig:
+    def config(self, name: str, density: float) -> RunConfig:
+        """The run that ends at this density."""
         return RunConfig(
             run=RunSection(name=name, rounds=self.rounds, seed=self.seed),
             clients=ClientsSection(expect=self.clients, min_clients=self.clients),
