@@ -1,7 +1,7 @@
 """What every part of the codec agrees on: the words of the wire, the sender's plan, the receiver's limits.
 
-The numbers of the enums below are wire numbers: they are never given a second meaning. What they stand for is
-written down in docs/format.md.
+The numbers of the enums below are wire numbers: within a version of the format they have one meaning, which is written
+down in docs/format.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedprune.errors import DecodeError, LimitError, LocalError
 from fedprune.mask import Indices, Mask
 from fedprune.tensor import Role, Schema, TensorSpec
 
-CODEC_VERSION = 1
+CODEC_VERSION = 2
 Array = NDArray[np.generic]
 Bytes = NDArray[np.uint8]
 Part = bytes | memoryview

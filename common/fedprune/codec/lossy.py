@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedprune.codec import entropy
 from fedprune.codec.base import Array, Cursor, Part, Values
 from fedprune.codec.blocks import CHUNK_VALUES, Blocks, Dither, check_size, read_blocks
-from fedprune.codec.values import BLOCK_VALUES, pack_planes, rotate, rotate_back, unpack_planes
+from fedprune.codec.planes import BLOCK_VALUES, pack_planes, unpack_planes
 from fedprune.codec.values import CODINGS as LOSSLESS
 from fedprune.errors import DecodeError
 
@@ -25,6 +25,7 @@ Floats = NDArray[np.float32]
 Generator = np.random.Generator | None
 Parts = tuple[list[Part], list[Part]]
 
+HALF = np.dtype("<u2")
 MAX_SHIFT = 126  # 2^126 and its reciprocal are both normal float32
 TERNARY_PER_BYTE = 5
 TERNARY_THRESHOLD = 0.7  # of the mean magnitude: near the best three levels for weights (Li et al. 2016, eq. 6)
@@ -48,7 +49,7 @@ class Float16:
             shift = min(15 - frexp(_largest(tensor, name))[1], MAX_SHIFT)
             scales.append(shift.to_bytes(1, "little", signed=True))
             for block in _blocks_of(tensor):
-                body += pack_planes(rotate((block * np.float32(2.0**shift)).astype("<f2").view("<u2")))
+                body += pack_planes((block * np.float32(2.0**shift)).astype("<f2").view("<u2"), rotated=True)
         return scales, body
 
     def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
@@ -57,9 +58,7 @@ class Float16:
             if not -MAX_SHIFT <= shift <= MAX_SHIFT:
                 raise DecodeError("a power of two is out of bounds", seen=shift, expected=f"at most {MAX_SHIFT}")
             for block in _blocks_of(out):
-                words = np.empty(block.size, "<u2")
-                unpack_planes(body, words)
-                rotate_back(words)
+                words = unpack_planes(body, block.size, HALF, rotated=True)
                 with np.errstate(over="ignore"):
                     np.multiply(words.view("<f2"), np.float32(2.0**-shift), out=block)
                 _check_finite(block)
@@ -75,15 +74,13 @@ class BFloat16:
             for block in _blocks_of(tensor):
                 words = block.view("<u4")
                 low = (words >> 16 & 1) + 0x7FFF if rng is None else rng.integers(0, 1 << 16, words.size, np.uint32)
-                body += pack_planes(rotate((words + low >> 16).astype("<u2")))
+                body += pack_planes((words + low >> 16).astype("<u2"), rotated=True)
         return [], body
 
     def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
         for out in outs:
             for block in _blocks_of(out):
-                words = np.empty(block.size, "<u2")
-                unpack_planes(body, words)
-                rotate_back(words)
+                words = unpack_planes(body, block.size, HALF, rotated=True)
                 np.left_shift(words, 16, out=block.view("<u4"), dtype=np.uint32)
                 _check_finite(block)
 

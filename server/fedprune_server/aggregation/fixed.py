@@ -1,9 +1,10 @@
 """Sums that come out the same in any order: fixed point, split into limbs of 24 bits.
 
-Floating-point addition depends on order; integer addition does not. A difference d becomes q = rint(d 2^t), q is cut
-into signed digits of 24 bits, and each digit, times the number of examples, is added to an int64 limb of its own.
-With n < 2^24 examples an update and at most 2^14 updates no limb can overflow, so a `Partial` is exact: partials
-merge in any order and any grouping, to the same bits.
+Floating-point addition depends on order; integer addition does not. A difference d becomes q = rint(d 2^t), and n q,
+for n examples, is summed. As long as no sum can pass 2^53, float64 holds these whole numbers exactly and adds them
+fastest. What goes beyond is cut into signed digits of 24 bits, each of which is added to an int64 limb of its own: with
+n < 2^24 examples an update and at most 2^14 updates no limb can overflow. So a `Partial` is exact: partials merge in any
+order and any grouping, to the same bits.
 
 t is a function of the weights of version b alone. Tensors with two dimensions or more get two limbs: |d| below 2^12
 times the largest weight (and at least 2^12) in steps of 2^-35 of it. Vectors (biases, norms) and running statistics
@@ -13,7 +14,7 @@ cost nothing and can move by any amount in a round: they get five.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import frexp, ldexp
 
@@ -30,8 +31,10 @@ Array = NDArray[np.generic]
 LIMB_BITS = 24
 MAX_EXAMPLES = (1 << 24) - 1
 MAX_UPDATES = 1 << 14
-# Half a megabyte of float64: the passes over a block stay in the cache of a core.
-BLOCK = 1 << 16
+# A quarter of a megabyte of float64: the passes over a block stay in the cache of a core.
+BLOCK = 1 << 15
+# Up to here float64 holds every whole number.
+EXACT = float(1 << 53)
 
 NARROW_LIMBS = 2
 NARROW_HEADROOM_BITS = 12
@@ -112,8 +115,9 @@ class Deltas:
         for _ in self.quantised(scale, name):
             pass
 
-    def quantised(self, scale: Scale, name: str) -> Iterator[tuple[slice, Floats]]:
-        """q of `Scale`, still as float64, block by block. Raises `UpdateError` when one is not finite or too large."""
+    def quantised(self, scale: Scale, name: str) -> Iterator[tuple[slice, Floats, float]]:
+        """q of `Scale`, still as float64, and the largest |q|, block by block. Raises `UpdateError` when one is not
+        finite or too large."""
         step, limit = ldexp(1.0, scale.bits), scale.limit
         for part, block in self.blocks():
             block *= step
@@ -121,7 +125,7 @@ class Deltas:
             largest = max(block.max(), -block.min())
             if not largest < limit:
                 raise self._refused(name, largest / step, limit / step)
-            yield part, block
+            yield part, block, float(largest)
 
     def _refused(self, name: str, largest: float, limit: float) -> UpdateError:
         if not np.isfinite(largest):
@@ -141,48 +145,62 @@ class Deltas:
 
 @dataclass(slots=True, kw_only=True)
 class Partial:
-    """Exact sums over some updates of one tensor with `size` places.
+    """Exact sums over some updates of one tensor with `size` places, in units of 2^-t.
 
-    `limbs[i]` [size] counts in units of 2^(24 i - t); `weights` is the number of examples behind every place, or an
-    array [size] once holders differ; `count` is the number of updates.
+    The sum is `recent` [size], whole numbers of at most `bound` each, plus the `limbs`, of which `limbs[i]` [size] counts
+    in 2^(24 i); there are none as long as `recent` holds everything. `weights` is the number of examples behind every
+    place, or an array [size] once holders differ; `count` is the number of updates.
     """
 
     scale: Scale
     size: int
-    limbs: list[NDArray[np.int64]]
+    recent: Floats
+    bound: float = 0.0
+    limbs: list[NDArray[np.int64]] = field(default_factory=list)
     weights: int | NDArray[np.int64] = 0
     count: int = 0
 
     @classmethod
     def empty(cls, scale: Scale, size: int) -> Partial:
         """The sum over no updates."""
-        return cls(scale=scale, size=size, limbs=[np.zeros(size, np.int64) for _ in range(scale.limbs)])
+        return cls(scale=scale, size=size, recent=np.zeros(size))
 
     def add(self, deltas: Deltas, name: str) -> None:
         """Count one update in; where it raises `UpdateError`, the partial is spoilt."""
         self._count(1)
-        digits = np.empty(min(BLOCK, deltas.values.size))
-        whole = np.empty(min(BLOCK, deltas.values.size), np.int64)
-        for part, block in deltas.quantised(self.scale, name):
+        most = 0.0
+        for part, block, largest in deltas.quantised(self.scale, name):
             target = part if deltas.positions is None else deltas.positions[part]
-            self._add_block(target, block, digits[: block.size], whole[: block.size], deltas.examples)
+            bound = largest * deltas.examples
+            if bound > EXACT:
+                self._add_digits(target, block, deltas.examples)
+                continue
+            if self.bound + bound > EXACT:
+                self._pour()
+                most = 0.0
+            block *= deltas.examples
+            self.recent[target] += block
+            most = max(most, bound)
+        self.bound += most
         self._weigh(deltas)
 
-    def _add_block(
-        self, target: slice | Indices, block: Floats, digit: Floats, whole: NDArray[np.int64], examples: int
-    ) -> None:
-        for i in reversed(range(1, len(self.limbs))):
+    def _pour(self) -> None:
+        """Bring what is recent into the limbs."""
+        for start in range(0, self.size, BLOCK):
+            part = slice(start, min(start + BLOCK, self.size))
+            self._add_digits(part, self.recent[part], 1)
+        self.recent[:] = 0.0
+        self.bound = 0.0
+
+    def _add_digits(self, target: slice | Indices, block: Floats, examples: int) -> None:
+        """Add a block to the limbs; it is used up."""
+        if not self.limbs:
+            self.limbs = [np.zeros(self.size, np.int64) for _ in range(self.scale.limbs)]
+        for i in reversed(range(len(self.limbs))):
             unit = ldexp(1.0, LIMB_BITS * i)
-            np.multiply(block, 1 / unit, out=digit)
-            np.trunc(digit, out=digit)
-            np.copyto(whole, digit, casting="unsafe")
-            digit *= unit
-            block -= digit
-            whole *= examples
-            self.limbs[i][target] += whole
-        np.copyto(whole, block, casting="unsafe")
-        whole *= examples
-        self.limbs[0][target] += whole
+            digit = np.trunc(block * (1 / unit))
+            block -= digit * unit
+            self.limbs[i][target] += digit.astype(np.int64) * examples
 
     def _weigh(self, deltas: Deltas) -> None:
         if deltas.holders is None:
@@ -202,21 +220,30 @@ class Partial:
         if (self.scale, self.size) != (other.scale, other.size):
             raise LocalError("partials of different tensors or versions", seen=other.scale, expected=self.scale)
         self._count(other.count)
-        for mine, theirs in zip(self.limbs, other.limbs, strict=True):
+        if self.bound + other.bound > EXACT:
+            self._pour()
+        self.recent += other.recent
+        self.bound += other.bound
+        if not self.limbs:
+            self.limbs = [np.zeros_like(limb) for limb in other.limbs]
+        for mine, theirs in zip(self.limbs, other.limbs, strict=False):  # the other may have none
             mine += theirs
         self.weights = self.weights + other.weights
 
     def mean(self) -> Floats:
         """Sum over weights [size], zero where nobody holds a place. The partial is used up: its memory is the
         result's."""
-        out = self.limbs[-1].view(np.float64)
+        if self.limbs:
+            self._pour()
         for start in range(0, self.size, BLOCK):
             part = slice(start, min(start + BLOCK, self.size))
-            total = self._total([limb[part] for limb in self.limbs])
-            weights = self.weights if isinstance(self.weights, int) else np.maximum(self.weights[part], 1)
-            total /= max(weights, 1) if isinstance(weights, int) else weights
-            out[part] = total
-        return out
+            total = self.recent[part]
+            if self.limbs:
+                total[:] = self._total([limb[part] for limb in self.limbs])
+            else:
+                total *= ldexp(1.0, -self.scale.bits)
+            total /= max(self.weights, 1) if isinstance(self.weights, int) else np.maximum(self.weights[part], 1)
+        return self.recent
 
     def _total(self, limbs: list[NDArray[np.int64]]) -> Floats:
         """The value of limbs, each brought to 24 bits first so that nothing is lost between them."""

@@ -38,7 +38,7 @@ def le32(number: int) -> bytes:
 
 
 def header(
-    *, magic: bytes = b"fpr\x01", content: int = 2, flags: int = 0, schema: bytes = b"", tail: bytes | None = None
+    *, magic: bytes = b"fpr\x02", content: int = 2, flags: int = 0, schema: bytes = b"", tail: bytes | None = None
 ) -> bytes:
     """Everything before the header's check; `tail` replaces numbers of segments and tensors and their owners."""
     name = schema or bytes.fromhex(SCHEMA.digest)[:8]
@@ -78,7 +78,7 @@ def with_weights(first: bytes) -> bytes:
 
 def in_mask(part: bytes, *, flags: int = 0, base: bytes = b"") -> bytes:
     """A mask frame with one segment."""
-    head = b"fpr\x01" + bytes((1, flags)) + bytes.fromhex(SCHEMA.digest)[:8] + bytes(3) + base
+    head = b"fpr\x02" + bytes((1, flags)) + bytes.fromhex(SCHEMA.digest)[:8] + bytes(3) + base
     return frame(head + varint(1) + varint(1) + bytes(1), part)
 
 
@@ -107,7 +107,7 @@ def of_frames() -> Iterator[Attack]:
     yield "cut", "ends in the middle of the weights", good[: len(good) // 2]
     yield "tail", "bytes after the end", good + b"x"
     yield "magic", "another kind of file", frame(header(magic=b"PK\x03\x04"))
-    yield "version", "a format of the future", frame(header(magic=b"fpr\x02"), WEIGHTS, STEPS, FLAGS)
+    yield "version", "a format of the future", frame(header(magic=b"fpr\x03"), WEIGHTS, STEPS, FLAGS)
     yield "content", "a kind of content that is none", frame(header(content=9), WEIGHTS, STEPS, FLAGS)
     yield "flags", "flags that mean nothing", frame(header(flags=0xFC), WEIGHTS, STEPS, FLAGS)
     yield "schema", "another model", frame(header(schema=b"otherone"), WEIGHTS, STEPS, FLAGS)
@@ -116,8 +116,8 @@ def of_frames() -> Iterator[Attack]:
     yield "owner", "a tensor in segment 2^40", frame(header(tail=varint(1) + varint(3) + bytes(2) + varint(1 << 40)))
     yield "orphan", "a segment without a tensor", frame(header(tail=varint(3) + varint(3) + bytes((0, 2, 2))), WEIGHTS)
     yield "few", "fewer tensors than the model has", frame(header(tail=varint(1) + varint(1) + bytes(1)), WEIGHTS)
-    yield "endless", "a number that does not end", frame(b"fpr\x01\x02\x00" + bytes(8) + b"\xff" * 40)
-    yield "padded", "a number padded with zeros", frame(b"fpr\x01\x02\x00" + bytes(8) + b"\x80\x00" + bytes(8))
+    yield "endless", "a number that does not end", frame(b"fpr\x02\x02\x00" + bytes(8) + b"\xff" * 40)
+    yield "padded", "a number padded with zeros", frame(b"fpr\x02\x02\x00" + bytes(8) + b"\x80\x00" + bytes(8))
     yield "header-crc", "a header that was changed", good[:4] + b"\x03" + good[5:]
     yield "whole-crc", "a check of the whole that does not fit", good[:-1] + bytes((good[-1] ^ 1,))
     yield "body-crc", "a value that was changed", good[:60] + b"\x7f" + good[61:]

@@ -33,20 +33,13 @@ def planes(r: Reader, n: int, width: int) -> list[int]:
 
 
 def turn(words: list[int], bits: int) -> list[int]:
-    return [w >> 1 | (w & 1) << (bits - 1) for w in words]
+    low = bits - 16
+    return [w % 2**low | (w >> low + 1 | (w >> low & 1) << 15) << low for w in words]
 
 
-def ladder(word: int, bits: int) -> int:
-    return word ^ (2 ** (bits - 1) - 1) if word >> (bits - 1) else word
-
-
-def undo_difference(words: list[int], base: list[int], bits: int, is_float: bool) -> list[int]:
-    out = []
-    for z, b in zip(words, base, strict=True):
-        d = z // 2 if z % 2 == 0 else -(z + 1) // 2
-        step = ((ladder(b, bits) if is_float else b) + d) % 2**bits
-        out.append(ladder(step, bits) if is_float else step)
-    return out
+def undo_difference(words: list[int], base: list[int], bits: int) -> list[int]:
+    middle = int("00" + "80" * (bits // 8 - 1), 16)
+    return [(z + b - middle) % 2**bits for z, b in zip(words, base, strict=True)]
 
 
 def f32(value: float) -> int:
@@ -127,7 +120,7 @@ class Space:
 def decode(data: bytes, schema: Schema, mask: Patterns | None, base: Patterns | None) -> Patterns:
     """Every tensor of a frame; `mask` and `base` are what the frame was made against."""
     r = Reader(data)
-    assert r.take(4) == b"fpr\x01"
+    assert r.take(4) == b"fpr\x02"
     content, flags = r.number(1), r.number(1)
     r.take(8)
     for _ in range(3):
@@ -178,6 +171,6 @@ def values_of(coding: int, scales: Reader, body: Reader, found: list[int], space
         return turn(planes(body, k, width), 8 * width) if is_float else planes(body, k, width)
     if coding == 3:
         origin = [base[space.own[number].name][i] for number, i in (space.where[place] for place in found)]
-        return undo_difference(planes(body, k, width), origin, 8 * width, is_float)
+        return undo_difference(planes(body, k, width), origin, 8 * width)
     numbers = [space.where[place][0] for place in found]
     return quantised(coding, scales, body, [numbers.count(i) for i in range(len(space.own))])

@@ -31,7 +31,7 @@ from fedprune.codec.container import parse
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "codec" / "v1"
+GOLDEN = Path(__file__).parents[2] / "golden" / "codec" / "v2"
 PAGE = Path(__file__).parents[3] / "docs" / "format.md"
 CASES = 27
 LIMITS = Limits(max_bytes=1 << 20, max_elements=1 << 21)  # forced CSR is larger than the limits of what is chosen

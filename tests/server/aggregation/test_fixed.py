@@ -33,15 +33,19 @@ def partial_of(many: Many, spec: TensorSpec = MATRIX) -> Partial:
     return partial
 
 
-def bits(partial: Partial) -> tuple[bytes, ...]:
-    return tuple(limb.tobytes() for limb in partial.limbs)
+def sums(partial: Partial) -> list[int]:
+    """What a partial stands for, in units of its scale: wherever it is kept."""
+    recent = [int(value) for value in partial.recent]
+    return [
+        value + sum(int(limb[j]) << 24 * i for i, limb in enumerate(partial.limbs)) for j, value in enumerate(recent)
+    ]
 
 
 @given(updates, st.randoms(use_true_random=False))
 def test_order_does_not_show(many: Many, random: object) -> None:
     shuffled = list(many)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis types it as object
-    assert bits(partial_of(shuffled)) == bits(partial_of(many))
+    assert sums(partial_of(shuffled)) == sums(partial_of(many))
 
 
 @given(updates, updates, updates)
@@ -53,7 +57,7 @@ def test_grouping_does_not_show(first: Many, second: Many, third: Many) -> None:
     tail.merge(partial_of(third))
     right = partial_of(first)
     right.merge(tail)
-    assert bits(left) == bits(right) == bits(partial_of(first + second + third))
+    assert sums(left) == sums(right) == sums(partial_of(first + second + third))
     assert (left.weights, left.count) == (right.weights, right.count)
     assert left.mean().tobytes() == right.mean().tobytes()
 
@@ -83,6 +87,27 @@ def test_a_block_border_is_no_border() -> None:
     assert np.abs(partial.mean() - values).max() < 2**-34
 
 
+def test_what_is_too_large_for_a_float_leaves_what_is_there_already() -> None:
+    values = np.full(2 * BLOCK, 2.0**-20)
+    values[-1] = 1000.0
+    partial = Partial.empty(Scale.of(MATRIX, BASE), values.size)
+    for _ in range(3):
+        partial.add(Deltas(values=values, examples=MAX_EXAMPLES), "w")
+    assert partial.limbs, "the last block is beyond 2^53"
+    assert np.array_equal(partial.mean(), values)
+
+
+def test_sums_that_outgrow_a_float_are_carried_over() -> None:
+    values = np.linspace(-3.0, 3.0, BLOCK + 3)
+    partial = Partial.empty(Scale.of(MATRIX, BASE), values.size)
+    examples = 1 << 15  # 3 is 2^36.6 steps: two updates are too many for 2^53
+    for _ in range(5):
+        partial.add(Deltas(values=values, examples=examples), "w")
+        assert np.abs(partial.recent).max() <= partial.bound <= 2.0**53
+    assert partial.limbs
+    assert np.abs(partial.mean() - values).max() < 2**-34
+
+
 def test_the_largest_sums_fit() -> None:
     scale = Scale.of(MATRIX, BASE)
     partial = Partial.empty(scale, 3)
@@ -93,6 +118,7 @@ def test_the_largest_sums_fit() -> None:
             Partial(
                 scale=scale,
                 size=3,
+                recent=partial.recent.copy(),
                 limbs=[x.copy() for x in partial.limbs],
                 weights=partial.weights,
                 count=partial.count,
