@@ -112,7 +112,13 @@ class Relay:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._join(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._forget(task, writer))
+
+    def _forget(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        """A task that was cancelled before its first step has broken nothing off."""
+        self._tasks.discard(task)
+        if not writer.is_closing():
+            _hang_up(writer, reset=True)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends, whole = [writer], False

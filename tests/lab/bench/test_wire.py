@@ -46,8 +46,11 @@ def switched(*links: Link) -> Iterator[Bench]:
     finally:
         tell.send_bytes(b"")
         thread.join()
-        for end in (*(end for pair in pairs for end in pair), tell, control):
-            end.close()
+        for near, far in pairs:
+            near.close()
+            far.close()
+        tell.close()
+        control.close()
 
 
 def test_frames_reach_whom_they_name_and_leave_a_trace(tmp_path: Path) -> None:
