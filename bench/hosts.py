@@ -73,12 +73,12 @@ def play(link: Link, asked: argparse.Namespace, folder: Path) -> Seen:
     (folder / "run.toml").write_text(run.to_toml())
     server = ["serve", str(folder / "run.toml"), "--task", str(TASK), "--out", str(folder)]
     server += ["--address", f"127.0.0.1:{BEHIND_RELAY}"]
-    client = ["run", "--server", f"{Hosts.address(0)}:{PORT}", "--task", str(TASK), "--threads", "1"]
+    client = ["run", "--server", f"{Hosts.address(0)}:{PORT}", "--insecure", "--task", str(TASK)]
     with Hosts(links=[COORDINATOR, *[link] * asked.clients], folder=folder) as hosts:
         relay = hosts.start(0, [sys.executable, __file__, "--relay", str(folder / "relay.json")], folder / "relay.log")
         coordinator = hosts.start(0, [sys.executable, "-m", "fedprune_server", *server], folder / "coordinator.log")
         for n in range(1, asked.clients + 1):
-            own = ["--name", f"client-{n}", "--state", str(folder / f"client-{n}")]
+            own = ["--threads", "1", "--name", f"client-{n}", "--state", str(folder / f"client-{n}")]
             command = [sys.executable, "-m", "fedprune_client", *client, *own]
             hosts.start(n, command, folder / f"client-{n}.log")
         commits, tail = [], Tail(folder / "hosts" / "rounds.jsonl")
