@@ -63,14 +63,15 @@ class Runner:
     outbox: Outbox
     residual: ResidualFile
     say: Callable[[str], None]
+    # One thread touches model and replica, so that abandoned work cannot meet what follows it; clients that live in
+    # one process share it, because torch's hooks and generators belong to the process.
+    worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "fedprune-work"))
     state: session.SessionState = field(default_factory=session.SessionState)
     _replica: Replica | None = None
     _trainer: Trainer | None = None
     _start: pb.Start | None = None
     _preparing: asyncio.Task[None] | None = None
     _doing: asyncio.Task[None] | None = None
-    # One thread touches model and replica, so that abandoned work cannot meet what follows it.
-    _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "fedprune-work"))
     _stop: threading.Event = field(default_factory=threading.Event)
     _outgoing: asyncio.Queue[pb.ClientMessage] = field(default_factory=asyncio.Queue)
     _home: asyncio.Event = field(default_factory=asyncio.Event)
@@ -200,7 +201,7 @@ class Runner:
         return session.Pulled(assignment.version)
 
     async def _in_worker(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        return await asyncio.get_running_loop().run_in_executor(self.worker, work)
 
     def _work(self, effect: session.Work) -> None:
         self._do(effect.assignment, self._work_and_seal)

@@ -39,7 +39,11 @@ class Workshop:
     @classmethod
     def open(cls, path: Path, *, seed: int) -> Workshop:
         """Load a task file and build its model. Raises `TaskError` naming the function at fault."""
-        task = load_task(path)
+        return cls.of(load_task(path), seed=seed)
+
+    @classmethod
+    def of(cls, task: Task, *, seed: int) -> Workshop:
+        """Build the model of a task that is loaded already."""
         model = build_model(task, seed=seed)
         return cls(task=task, model=model, schema=signature(model), frozen_digest=frozen_digest(model))
 

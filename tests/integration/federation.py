@@ -173,7 +173,7 @@ class Federation:
             residual=ResidualFile(folder=folder, say=said.append),
             say=said.append,
         )
-        runner._worker = self._worker
+        runner.worker = self._worker
         made = Site(name=name, runner=runner, said=said)
         self.sites.append(made)
         return made
