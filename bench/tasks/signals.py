@@ -8,7 +8,6 @@ is bookkeeping, and a bench of a million steps waits for it.
 from __future__ import annotations
 
 from functools import cache
-
 from typing import Any
 
 import numpy as np
