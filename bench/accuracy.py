@@ -12,25 +12,24 @@ there is not run again, and `--table` shows what there is. A line counts only fo
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
 
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as students_t
 
 from fedprune.config import RunConfig
 from fedprune.report import RunReport
+from fedprune.task import load_task
+from fedprune_lab import paired
 from fedprune_lab.benching import OUT
 from fedprune_lab.figures import percent, points, size, times
 from fedprune_lab.one_process import OneProcess
+from fedprune_lab.paired import Row
 
 TASKS = Path(__file__).parent / "tasks"
 CLIENTS, ROUNDS = 10, 100
@@ -91,15 +90,14 @@ METHODS: dict[str, Method] = {
     "digits-dense": Method(task="pictures"),
     "digits-0.02": Method(task="pictures", keys=("pruning.density=0.02",), against="digits-dense", loses=2),
 }
-Row = dict[str, Any]
 
 
 def main() -> None:
     asked = _arguments()
     names = asked.only or list(METHODS)
     if not asked.table:
-        _run_all([(seed, name) for seed in _seeds(asked.seeds) for name in names], asked)
-    _print(_read(asked.out), names)
+        _run_all([(seed, name) for seed in paired.seeds(asked.seeds) for name in names], asked)
+    _print(paired.rows(asked.out), names)
 
 
 def _arguments() -> argparse.Namespace:
@@ -112,14 +110,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _seeds(text: str) -> list[int]:
-    spans = [part.partition("-") for part in text.split(",")]
-    return [seed for first, _, last in spans for seed in range(int(first), int(last or first) + 1)]
-
-
 def _run_all(wanted: Sequence[tuple[int, str]], asked: argparse.Namespace) -> None:
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {(row["seed"], row["method"], tuple(row["keys"])) for row in _read(asked.out)}
+    done = {(row["seed"], row["method"], tuple(row["keys"])) for row in paired.rows(asked.out)}
     for task in ("signals", "pictures"):
         todo = {
             f"{name}.{seed}": (seed, name, [*METHODS[name].config, *asked.set])
@@ -140,15 +132,14 @@ def _run(task: str, todo: dict[str, tuple[int, str, list[str]]], out: Path) -> N
 
     def finished(run: RunReport) -> None:
         seed, method, keys = todo[run.name]
-        with out.open("a") as file:
-            file.write(json.dumps({"method": method, "seed": seed, "keys": keys, **_figures(run)}) + "\n")
+        paired.keep(out, {"method": method, "seed": seed, "keys": keys, **_figures(run)})
         accuracy = percent(run.final.accuracy_last_rounds, digits=2)
         print(f"{time.monotonic() - began_s:6.0f} s  {run.name:<28} {accuracy}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         OneProcess(
             configs=configs,
-            task=TASKS / f"{task}.py",
+            task=load_task(TASKS / f"{task}.py"),
             clients=CLIENTS,
             out=Path(folder) / "runs",
             finished=finished,
@@ -171,10 +162,6 @@ def _figures(run: RunReport) -> Row:
         "by_round": [row.accuracy for row in run.rounds],
         "warnings": list(run.warnings),
     }
-
-
-def _read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _print(rows: Iterable[Row], names: Sequence[str]) -> None:
@@ -203,11 +190,11 @@ def _by_method(rows: Iterable[Row]) -> dict[str, dict[int, Row]]:
 
 def _cells(name: str, found: dict[str, dict[int, Row]]) -> list[str]:
     method, rows = METHODS[name], list(found[name].values())
-    lost, half = _lost(found[name], found.get(method.against, {}))
+    lost = paired.lost(_accuracies(found[name]), _accuracies(found.get(method.against, {})))
     raw = mean(row["raw"] for row in rows)
     part = _part(found[name], found.get(method.of or "dense", {}))
     held = [
-        *([100 * lost <= method.loses] if method.loses is not None and lost is not None else []),
+        *([100 * lost.mean <= method.loses] if method.loses is not None and lost is not None else []),
         *([raw >= method.raw] if method.raw else []),
         *([part <= method.share] if method.share and part is not None else []),
     ]
@@ -215,8 +202,8 @@ def _cells(name: str, found: dict[str, dict[int, Row]]) -> list[str]:
         name,
         str(len(rows)),
         percent(mean(row["accuracy"] for row in rows), digits=2),
-        points(lost) if lost is not None else "",
-        f"± {100 * half:.2f}" if half is not None else "",
+        points(lost.mean) if lost else "",
+        f"± {100 * lost.half_width:.2f}" if lost and lost.half_width is not None else "",
         method.against,
         f"{method.loses:g}" if method.loses is not None else "",
         size(round(mean(row["up"] for row in rows))),
@@ -229,13 +216,8 @@ def _cells(name: str, found: dict[str, dict[int, Row]]) -> list[str]:
     ]
 
 
-def _lost(rows: dict[int, Row], others: dict[int, Row]) -> tuple[float | None, float | None]:
-    """What a method loses against another, over the seeds that both have: the mean and half its 95 % interval
-    (Student's t)."""
-    lost = [others[seed]["accuracy"] - rows[seed]["accuracy"] for seed in rows if seed in others]
-    if len(lost) < 2:
-        return (lost[0] if lost else None), None
-    return mean(lost), float(students_t.ppf(0.975, len(lost) - 1)) * stdev(lost) / math.sqrt(len(lost))
+def _accuracies(rows: dict[int, Row]) -> dict[int, float]:
+    return {seed: row["accuracy"] for seed, row in rows.items()}
 
 
 def _part(rows: dict[int, Row], others: dict[int, Row]) -> float | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,15 +187,16 @@ def _clip_factor(tensors: Mapping[str, Array], schema: Schema, plan: UploadPlan)
 
 
 def _top(values: Floats, schema: Schema, mask: Mask, name: str, plan: UploadPlan) -> Floats:
-    """The share `top` of a tensor's alive weights, largest magnitudes first, ties by position; at least one."""
+    """So many of a tensor's alive weights as are the share `top` of the whole tensor, largest magnitudes first, ties by
+    position; at least one. What pruning takes from a tensor does not slow down the learning of what is left."""
     spec = schema[name]
-    if plan.top >= 1.0:
+    if plan.top >= 1.0 or any(fnmatchcase(name, pattern) for pattern in plan.exact):
         return values
     is_matrix = len(spec.shape) > 1
     flat = values.reshape(-1)
     alive = int(np.count_nonzero(mask.alive[name])) if spec.role is Role.PRUNABLE else flat.size
     share = plan.top if is_matrix else max(plan.top, LEAST_OF_VECTORS)
-    keep = min(alive, max(1, round(share * alive)))
+    keep = min(alive, max(1, round(share * flat.size)))
     if keep in (0, flat.size):
         return values
     magnitude = np.abs(flat)

@@ -18,7 +18,7 @@ import torch
 from fedprune.config import RunConfig
 from fedprune.errors import LocalError
 from fedprune.report import RunReport
-from fedprune.task import Task, load_task
+from fedprune.task import Task
 from fedprune.torch import build_model, signature
 from fedprune_client.outbox import Outbox
 from fedprune_client.residual import ResidualFile
@@ -42,7 +42,7 @@ class OneProcess:
     as it ends. `link` makes the clients' connections: a bench of attacks bends some of them."""
 
     configs: Sequence[RunConfig]
-    task: Path
+    task: Task
     clients: int
     out: Path
     finished: Callable[[RunReport], None] = lambda report: None
@@ -62,24 +62,22 @@ class OneProcess:
             reports.append(report)
             self.finished(report)
 
-        # Loaded once: each loading would read the data again.
-        task = load_task(self.task)
-        server = self._server(task, finished)
+        server = self._server(finished)
         server.check()
         async with asyncio.TaskGroup() as everyone:
             serving = everyone.create_task(server.run())
             while not server.port and not serving.done():
                 await asyncio.sleep(START_POLL_S)
             for number in range(1, self.clients + 1):
-                everyone.create_task(self._runner(f"{HOST}:{server.port}", f"client-{number}", task, worker).run())
+                everyone.create_task(self._runner(f"{HOST}:{server.port}", f"client-{number}", worker).run())
         if not serving.result():
             raise LocalError("a run did not finish", seen=server.outcomes[-1].reason)
         return reports
 
-    def _server(self, task: Task, finished: Callable[[RunReport], None]) -> Server:
+    def _server(self, finished: Callable[[RunReport], None]) -> Server:
         return Server(
             configs=self.configs,
-            workshop=Workshop.of(task, seed=self.configs[0].run.seed),
+            workshop=Workshop.of(self.task, seed=self.configs[0].run.seed),
             out=self.out,
             address=f"{HOST}:0",
             watch=lambda config, row: None,
@@ -88,16 +86,16 @@ class OneProcess:
             durable=False,
         )
 
-    def _runner(self, address: str, name: str, task: Task, worker: ThreadPoolExecutor) -> Runner:
-        model = build_model(task)
+    def _runner(self, address: str, name: str, worker: ThreadPoolExecutor) -> Runner:
+        model = build_model(self.task)
         folder = self.out / "clients" / name
         folder.mkdir(parents=True)
         return Runner(
             link=self.link(address, name, self.said.append),
-            task=task,
+            task=self.task,
             model=model,
             schema=signature(model),
-            data=self.task.parent,
+            data=self.task.path.parent,
             outbox=Outbox(folder / "outbox"),
             residual=ResidualFile(folder=folder, say=self.said.append),
             say=self.said.append,

@@ -32,6 +32,7 @@ from fedprune_server import plan
 from fedprune_server.building import Site, build_run, enter_runs, open_store
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.events import EndRun
+from fedprune_server.exact import exact_note
 from fedprune_server.extras import Page, open_page
 from fedprune_server.failpoints import VARIABLE, armed
 from fedprune_server.interceptors import Border
@@ -104,6 +105,8 @@ class Server:
             check_schema(plan.upload_plan(coarsest, round_=config.run.rounds, shard=0), schema)
             check_schema(plan.broadcast_plan(coarsest, round_=config.run.rounds), schema)
             self.workshop.first_arrays(config)
+            if note := exact_note(config, schema):
+                self.say(note)
 
     async def run(self) -> bool:
         """Serve all runs; True when every one of them finished."""

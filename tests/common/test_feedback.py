@@ -175,12 +175,32 @@ def test_an_unchanged_model_costs_little_and_does_no_harm() -> None:
     assert len(update.frame) < 200
 
 
-def test_under_a_mask_only_alive_weights_are_counted() -> None:
+def test_a_mask_does_not_lower_how_many_weights_travel() -> None:
+    """`top` is a share of the whole tensor: what pruning leaves of it learns all the faster."""
     mask = thin()
     plan = UploadPlan(values="fp16", top=0.1, error_feedback=True)
     sent = send(Memory(), change(np.random.default_rng(10), mask), plan, mask).sent
-    assert np.count_nonzero(sent["hidden"]) == round(0.1 * mask.alive_count)
+    assert np.count_nonzero(sent["hidden"]) == round(0.1 * mask.alive["hidden"].size)
     assert not sent["hidden"][~mask.alive["hidden"]].any()
+
+
+@pytest.mark.parametrize("values", ["fp16", "ternary"])
+def test_under_a_thin_mask_all_that_is_alive_travels_and_no_more(values: str) -> None:
+    mask = thin()
+    plan = UploadPlan(values=values, top=0.5, error_feedback=True)
+    update = send(Memory(), change(np.random.default_rng(10), mask), plan, mask)
+    assert np.array_equal(update.sent["hidden"] != 0, mask.alive["hidden"])
+    assert not update.after.residual["hidden"][~mask.alive["hidden"]].any()
+
+
+@pytest.mark.parametrize("values", ["fp16", "int4", "ternary"])
+def test_what_is_named_exact_travels_whole_and_to_the_bit(values: str) -> None:
+    plan = UploadPlan(values=values, top=0.05, error_feedback=True, exact=("las*",))
+    step = change(np.random.default_rng(12))
+    update = send(Memory(), step, plan)
+    assert np.array_equal(update.sent["last"], step["last"])
+    assert not update.after.residual["last"].any()
+    assert np.count_nonzero(update.sent["hidden"]) == 6
 
 
 def test_the_same_seed_rounds_the_same_way() -> None:
