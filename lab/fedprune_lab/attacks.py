@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune import wire
-from fedprune.applying import apply_frame, weights_of
+from fedprune.applying import Array, apply_frame, weights_of
 from fedprune.codec import Limits, UpdateReader, encode_update
 from fedprune.framing import seal
 from fedprune.tensor import Version
@@ -120,21 +120,21 @@ class BentLink(Link):
     def _update(self, frame: bytes) -> Vector:
         """What a frame changes in the weights, end to end."""
         held = self._held
-        arrays = {name: array.copy() for name, array in held.weights.items()}
+        arrays: dict[str, Array] = {name: array.copy() for name, array in held.weights.items()}
         limits = Limits.of_update(held.schema, held.mask)
         reader = UpdateReader(frame, schema=held.schema, mask=held.mask, base=held.weights, limits=limits)
         assert held.mask is not None
         apply_frame(arrays, reader, held.mask)
-        names = [spec.name for spec in weights_of(held.schema)]
-        return np.concatenate([(arrays[n] - held.weights[n]).reshape(-1) for n in names])
+        before: dict[str, Array] = dict(held.weights)
+        return np.concatenate([(arrays[s.name] - before[s.name]).reshape(-1) for s in weights_of(held.schema)])
 
     def _bent(self, begin: pb.Begin, update: Vector) -> bytes:
         held = self._held
-        arrays = dict(held.weights)
+        arrays: dict[str, Array] = dict(held.weights)
         start = 0
         for spec in weights_of(held.schema):
             step = update[start : start + spec.size].reshape(spec.shape)
-            arrays[spec.name] = np.asarray(held.weights[spec.name] + step, np.float32)
+            arrays[spec.name] = np.asarray(arrays[spec.name] + step, np.float32)
             start += spec.size
         return encode_update(
             arrays, schema=held.schema, mask=held.mask, base=held.weights, version=wire.version(begin.version)
