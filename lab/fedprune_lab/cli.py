@@ -25,6 +25,12 @@ RunFolder = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
+RunFolders = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="A run's folder, its name under runs/, or a report.json.")
+]
+ReportOut = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Where to write; else beside the first run's report.json.")
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The demo makes its folder in here.")]
 Clients = Annotated[int, typer.Option(min=1, help="Client processes.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each of the two runs.")]
@@ -140,21 +146,28 @@ app.add_typer(authority.certs)
 
 
 @app.command("report")
-def report(run: RunFolder, as_json: Json = False) -> None:
-    """Show what a run did: accuracy, density and bytes, round by round.
+def report(runs: RunFolders, out: ReportOut = None, as_json: Json = False) -> None:
+    """Show what a run did, round by round, and write it as one HTML file, as Markdown and as CSV; several runs side
+    by side.
 
     \b
     Example: fedprune report runs/digits
+             fedprune report runs/dense runs/tenth --out comparison
     """
     from rich.console import Console
 
     from fedprune_lab import report as reports
+    from fedprune_lab.reporting import files
 
-    whole, runs = reports.read(reports.find(run))
     if as_json:
-        commands.print_json(whole)
-    else:
-        reports.print_report(runs, Console())
+        documents = [reports.read(reports.find(run))[0] for run in runs]
+        whole = documents[0] | {"runs": [run for document in documents for run in document["runs"]]}
+        commands.print_json(whole if len(documents) == 1 else {"schema": whole["schema"], "runs": whole["runs"]})
+        return
+    found, written = files.write(runs, out)
+    reports.print_report(found, Console())
+    for path in written:
+        print(f"wrote {path}")
 
 
 @app.command("list")

@@ -85,7 +85,7 @@ def summary(runs: Sequence[RunReport]) -> Table:
     table.add_column("", no_wrap=True)
     for run in runs:
         table.add_column(run.name, justify="right", no_wrap=True)
-    for label, cell in _ROWS:
+    for label, cell in ROWS:
         table.add_row(label, *(cell(run) for run in runs))
     return table
 
@@ -119,7 +119,7 @@ def _ratio(span: Span | None) -> str:
     return figures.UNKNOWN if span is None else figures.ratio_up_down(span.socket_ratio or span.payload_ratio)
 
 
-_ROWS = (
+ROWS = (
     ("accuracy, last", lambda run: figures.percent(run.final.accuracy)),
     (f"accuracy, mean of last {LAST_ROUNDS}", lambda run: figures.percent(run.final.accuracy_last_rounds)),
     ("density of prunable weights", lambda run: figures.percent(run.final.density)),

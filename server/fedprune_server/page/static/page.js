@@ -207,6 +207,7 @@ function drawClients(now) {
     set(share, percent(client.density ?? density));
     set(seen, now.time && client.seen ? ago(now.time - client.seen) : NONE);
   }
+  while (table.children[at]) table.children[at].remove();
 }
 
 function ago(silent) { return silent < 1.5 ? "now" : `${seconds(Math.round(silent)).replace(".0 ", " ")} ago`; }
