@@ -45,6 +45,7 @@ ShareOrZero = Annotated[float, Field(ge=0, le=1)]
 Patterns = Annotated[tuple[str, ...], Field(strict=False)]
 Stage = Annotated[tuple[ShareOrZero, Share], Field(strict=False)]
 Stages = Annotated[tuple[Stage, ...], Field(strict=False)]
+Trackers = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], Field(strict=False)]
 File = Annotated[Path, Field(strict=False)]
 Rule = Literal[
     "fedavg",
@@ -90,6 +91,8 @@ class RunSection(Section):
     """A safetensors file to start from; without it the task's `model()` makes the first weights."""
     evaluate_every: CountOrZero = 1
     """Rounds between evaluations; 0 evaluates only after the last round."""
+    track: Trackers = ()
+    """Experiment trackers that are told of each round: tensorboard, mlflow, wandb; each is an extra of its name."""
 
 
 class TaskSection(Section):

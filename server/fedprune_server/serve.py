@@ -45,6 +45,7 @@ from fedprune_server.security import Plain, Secured
 from fedprune_server.security import watch as watch_security
 from fedprune_server.service import CoordinatorService
 from fedprune_server.summary import byte_table
+from fedprune_server.trackers import open_trackers, tracked
 from fedprune_server.workshop import Workshop
 
 log = logging.getLogger("fedprune.server")
@@ -89,6 +90,7 @@ class Server:
     certs: Path | None = None
     failpoint: Callable[[str], None] = lambda name: None
     page: Page | None = None
+    trackers: Sequence[Onlooker] = ()
     onlookers: list[Onlooker] = field(default_factory=list)
     port: int = 0
     signalled: int = 0
@@ -126,7 +128,7 @@ class Server:
         self._heed_signals()
         beside = contextlib.AsyncExitStack()
         try:
-            await self._open_page(beside, coordinator)
+            await self._open_onlookers(beside, coordinator)
             done = await asyncio.to_thread(enter_runs, site, self.configs)
             for number, config in enumerate(self.configs[done:], start=done + 1):
                 await self._one_run(coordinator, site, config, server, state, more=number < len(self.configs))
@@ -142,10 +144,11 @@ class Server:
             site.meter.close()
         return all(e.outcome == "finished" for e in self.outcomes) and done + len(self.outcomes) == len(self.configs)
 
-    async def _open_page(self, beside: contextlib.AsyncExitStack, coordinator: Coordinator) -> None:
+    async def _open_onlookers(self, beside: contextlib.AsyncExitStack, coordinator: Coordinator) -> None:
         if self.page is not None:
             self.onlookers.append(await beside.enter_async_context(self.page.serve(coordinator)))
             self.say(f"live page: {self.page.url}")
+        self.onlookers += await beside.enter_async_context(tracked(self.trackers))
 
     def _watch(self, config: RunConfig, row: RoundReport) -> None:
         self.watch(config, row)
@@ -321,6 +324,7 @@ def serve(
         address=address,
         take_over=take_over,
         certs=certs,
+        trackers=open_trackers(list(dict.fromkeys(name for config in configs for name in config.run.track))),
         page=open_page(page, token_file=page_token, out=out) if page else None,
         failpoint=failpoints.reach,
         watch=watch or print_round,

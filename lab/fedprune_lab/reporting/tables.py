@@ -47,12 +47,11 @@ def _comparison(dense: RunReport, pruned: RunReport) -> Table:
     found = compare(dense, pruned)
     rows = []
     for label, saving in (("whole run", found.whole_run), ("steady state", found.steady_state)):
-        for baseline, ratio in (
-            ("raw dense", saving and saving.raw),
-            ("dense, same codec", saving and saving.same_codec),
-        ):
-            if ratio is not None:
-                rows.append((f"{label}, {baseline}", *(figures.times(r) for r in (ratio.up, ratio.down, ratio.both))))
+        if saving is not None:
+            for baseline, ratio in (("raw dense", saving.raw), ("dense, same codec", saving.same_codec)):
+                if ratio is not None:
+                    cells = (figures.times(r) for r in (ratio.up, ratio.down, ratio.both))
+                    rows.append((f"{label}, {baseline}", *cells))
     change = figures.points(None if found.accuracy_gap is None else -found.accuracy_gap)
     rows.append(("accuracy, points", "", "", change))
     title = f"{found.pruned} against {found.dense}: how many times fewer {found.measured_on} bytes"
