@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
 from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
 from fedprune.report import RunReport
+from fedprune_client import app as client_app
 from fedprune_client.check import check
 from fedprune_lab import cli, new
 from fedprune_lab.federation import Federation
 from fedprune_lab.view import LineView
+from fedprune_server import app as server_app
 
 
 def test_makes_the_files_and_says_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,6 +53,44 @@ def test_an_empty_or_unrelated_folder_is_welcome(tmp_path: Path) -> None:
 )
 def test_the_run_is_called_like_the_folder(tmp_path: Path, folder: str, name: str) -> None:
     assert new.run_name(tmp_path / folder) == name
+
+
+def parse(app: typer.Typer, words: list[str]) -> None:
+    """Raise what the command line would refuse."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    group.commands[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="docker's command line is not installed")
+def test_compose_understands_its_file(tmp_path: Path) -> None:
+    """The syntax by Compose itself, which needs no engine for that; the commands by the programs in the images."""
+    new.create(tmp_path / "scans")
+    done = subprocess.run(
+        ["docker", "compose", "config", "--format", "json"],
+        cwd=tmp_path / "scans",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "is not a docker command" in done.stderr:
+        pytest.skip("docker has no compose here")
+    assert done.returncode == 0, done.stderr
+    whole = json.loads(done.stdout)
+    assert whole["name"] == "scans"
+    assert set(whole["services"]) == {"coordinator", "client"}
+    parse(server_app.app, whole["services"]["coordinator"]["command"])
+    parse(client_app.app, whole["services"]["client"]["command"])
+    assert whole["services"]["client"]["depends_on"]["coordinator"]["condition"] == "service_healthy"
+
+
+def test_its_page_shows_commands_that_exist(tmp_path: Path) -> None:
+    new.create(tmp_path / "scans")
+    page = (tmp_path / "scans" / "README.md").read_text()
+    lines = re.findall(r"^\$ fedprune (.*)$", page, re.MULTILINE)
+    assert [line.split()[0] for line in lines[:2]] == ["check", "server"]
+    for line in lines:
+        parse(cli.app, shlex.split(line))
 
 
 def test_the_task_passes_its_check(tmp_path: Path) -> None:
