@@ -14,6 +14,8 @@ from fedprune.errors import DigestError, LimitError, LocalError, RemoteError
 
 MAX_CHUNK_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 4 << 20
+# What a client says: a chunk, or a model's signature. Each open call can hold that much of the coordinator's memory.
+MAX_REQUEST_BYTES = MAX_CHUNK_BYTES + (1 << 16)
 
 Bytes = bytes | bytearray | memoryview
 

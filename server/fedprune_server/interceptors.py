@@ -153,7 +153,7 @@ class Border(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             try:
                 async with self._entered(method, context):
-                    said = _each_parsed(request, read) if handler.request_streaming else _parsed(request, read)
+                    said = _each_parsed(context, read) if handler.request_streaming else _parsed(request, read)
                     async with contextlib.aclosing(inner(said, context)) as replies:
                         async for reply in replies:
                             await _write(context, reply, stall_s)
@@ -183,6 +183,12 @@ def _parsed(data: Any, read: Callable[[bytes], Any] | None) -> Any:
         raise DecodeError("not a message of this call", party=caller().identity, seen=f"{len(data)} bytes") from error
 
 
-async def _each_parsed(requests: AsyncIterator[Any], read: Callable[[bytes], Any] | None) -> AsyncIterator[Any]:
-    async for data in requests:
-        yield _parsed(data, read)
+async def _each_parsed(
+    context: grpc.aio.ServicerContext[Any, Any], read: Callable[[bytes], Any] | None
+) -> AsyncIterator[Any]:
+    """Message by message. Nothing is held on to while the next one is waited for: a thousand callers may be silent."""
+    while (data := await context.read()) is not grpc.aio.EOF:
+        parsed = _parsed(data, read)
+        del data
+        yield parsed
+        del parsed

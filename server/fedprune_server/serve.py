@@ -24,7 +24,7 @@ from fedprune.allocator import return_freed_memory
 from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
 from fedprune.feedback import check_schema
-from fedprune.framing import MAX_MESSAGE_BYTES
+from fedprune.framing import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
 from fedprune.report import RoundReport, RunReport
 from fedprune.sockets import SocketMeter
 from fedprune.v1 import coordinator_pb2_grpc as rpc
@@ -53,13 +53,15 @@ log = logging.getLogger("fedprune.server")
 SERVER_OPTIONS = (
     # Who has not shown a certificate by then is dropped.
     ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 120_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.so_reuseport", 0),
+    # A stream that is not read buffers 64 KiB, and what its next message needs; measured lines would buffer megabytes.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.max_concurrent_streams", 32),
 )
 SPARE_CALLS = 64

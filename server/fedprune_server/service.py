@@ -127,6 +127,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
                     position = 0 if first.begin.eager else intake.offset
                     async for request in steady:
                         position = await self._append(run, intake, request, position)
+                        del request  # a chunk is not held on to while the next one is waited for
                     await run.intake.finish(intake)
             assert intake.receipt is not None
             self._coordinator.count(member, down=intake.receipt.ByteSize())
@@ -146,8 +147,9 @@ class CoordinatorService(rpc.CoordinatorServicer):
                 raise UnavailableError("the upload makes no progress", party=member.party) from None
             if request is None:
                 return
-            yield request
             count = len(request.chunk)
+            yield request
+            del request
             await asyncio.sleep(self._limits.pause_s(caller().identity, count, time.monotonic()))
             watchdog.heard(count, time.monotonic())
 

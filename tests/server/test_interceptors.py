@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import grpc
@@ -23,6 +24,10 @@ class Context:
         self.replies: list[object] = []
         self.trailing: object = None
         self.aborted: tuple[grpc.StatusCode, str] | None = None
+        self.coming: list[bytes] = []
+
+    async def read(self) -> Any:
+        return self.coming.pop(0) if self.coming else grpc.aio.EOF
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self.metadata
@@ -155,16 +160,44 @@ async def test_nor_in_the_middle_of_a_stream() -> None:
         async for request in requests:
             yield request.WhichOneof("event")
 
-    async def requests() -> Any:
-        yield pb.ClientMessage(heartbeat=pb.Heartbeat()).SerializeToString()
-        yield b"\xff\xff"
-
     handler = await handled(grpc.stream_stream_rpc_method_handler(echo, pb.ClientMessage.FromString))
     context = Context(NAMED)
-    await handler.stream_stream(requests(), context)
+    context.coming = [pb.ClientMessage(heartbeat=pb.Heartbeat()).SerializeToString(), b"\xff\xff"]
+    await handler.stream_stream(None, context)
     assert context.replies == ["heartbeat"]
     assert context.aborted is not None
     assert context.aborted[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_no_message_is_held_on_to_while_the_next_one_is_waited_for() -> None:
+    class Large:
+        """A message, or what it says, that can be watched."""
+
+    watched: list[weakref.ref[Large]] = []
+    held: list[int] = []
+
+    class Slow(Context):
+        async def read(self) -> Any:
+            held.append(sum(seen() is not None for seen in watched))
+            if len(held) == 3:
+                return grpc.aio.EOF
+            data = Large()
+            watched.append(weakref.ref(data))
+            return data
+
+    def parse(data: Any) -> Any:
+        said = Large()
+        watched.append(weakref.ref(said))
+        return said
+
+    async def take(requests: Any, context: object) -> Any:
+        async for request in requests:
+            del request
+            yield "one"
+
+    handler = await handled(grpc.stream_stream_rpc_method_handler(take, parse))
+    await handler.stream_stream(None, Slow(NAMED))
+    assert (len(watched), held) == (4, [0, 0, 0])
 
 
 async def test_one_call_too_many_is_told_when_to_come_again() -> None:

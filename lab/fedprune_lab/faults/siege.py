@@ -1,0 +1,123 @@
+"""Honest clients at work while hostile ones hold whatever they can get: what that costs in memory and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from safetensors.numpy import save_file
+
+from fedprune.errors import FedpruneError
+from fedprune_lab.faults import plan as trials
+from fedprune_lab.faults.programs import Program, Zygote, free_port
+from fedprune_lab.faults.scripted import Scripted, run_all
+from fedprune_lab.faults.verdict import judge
+
+LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run of `honest` clients with `hostile` ones beside them, on a model of inputs -> hidden -> 10."""
+
+    honest: int = 4
+    hostile: int = 0
+    rounds: int = 10
+    inputs: int = 1000
+    hidden: int = 1000
+    limit_s: float = 300.0
+
+    @property
+    def trial(self) -> trials.Plan:
+        """The run."""
+        model = trials.Model(inputs=self.inputs, hidden=self.hidden)
+        everyone = self.honest + self.hostile
+        keys = ("pruning.density=1.0", f"network.chunk_bytes={1 << 19}", f"clients.min_clients={everyone}")
+        return trials.Plan(clients=everyone, rounds=self.rounds, model=model, overrides=keys, limit_s=self.limit_s)
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """What came of it: the coordinator's peak anonymous memory, and the seconds of each round."""
+
+    plan: Plan
+    peak_bytes: int = 0
+    round_s: list[float] = field(default_factory=list)
+    refused: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def median_s(self) -> float:
+        """A round that neither first meets the clients nor says good-bye to them."""
+        return median(self.round_s[1:])
+
+
+async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
+    """Play a plan in an empty folder."""
+    trial, found = plan.trial, Found(plan=plan)
+    folder.mkdir(parents=True)
+    (folder / "task.py").write_text(trials.TASK.format(inputs=plan.inputs, hidden=plan.hidden))
+    save_file(trial.model.first(), folder / "first.safetensors")
+    (folder / "run.toml").write_text(trial.config(folder).to_toml())
+    address = f"127.0.0.1:{free_port()}"
+    where = ["--out", str(folder / "runs"), "--address", address]
+    coordinator = await warm.start(["server", str(folder / "run.toml"), *where], log=folder / "coordinator.log")
+    watching = asyncio.create_task(_watch(coordinator, found))
+    clients = [_client(trial, number, address, folder) for number in range(plan.honest)]
+    besieging = await _besiege(plan, address)
+    try:
+        async with asyncio.timeout(plan.limit_s):
+            await run_all(clients)
+            await coordinator.end()
+    except TimeoutError:
+        found.problems.append(f"not over after {plan.limit_s:g} s")
+    except FedpruneError as error:
+        found.problems.append(str(error))
+    finally:
+        if besieging is not None:
+            besieging.kill()
+            await besieging.wait()
+        await coordinator.kill()
+        await watching
+    _read(found, clients, folder)
+    return found
+
+
+def _client(trial: trials.Plan, number: int, server: str, folder: Path) -> Scripted:
+    place = folder / f"client-{number}"
+    return Scripted(name=f"site-{number}", schema=trial.model.schema, server=server, folder=place, chunk_bytes=1 << 19)
+
+
+async def _besiege(plan: Plan, address: str) -> asyncio.subprocess.Process | None:
+    if not plan.hostile:
+        return None
+    arguments = [address, str(plan.hostile), str(plan.inputs), str(plan.hidden)]
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "fedprune_lab.faults.hostile", *arguments)
+
+
+async def _watch(coordinator: Program, found: Found) -> None:
+    """Its anonymous memory, until it has ended."""
+    while coordinator.running:
+        try:
+            status = Path(f"/proc/{coordinator.pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            return
+        seen = re.search(r"RssAnon:\s+(\d+) kB", status)
+        found.peak_bytes = max(found.peak_bytes, 1024 * int(seen[1]) if seen else 0)
+        await asyncio.sleep(LOOK_S)
+
+
+def _read(found: Found, clients: list[Scripted], folder: Path) -> None:
+    run = folder / "runs" / trials.RUN
+    lines = (run / "rounds.jsonl").read_text().splitlines() if (run / "rounds.jsonl").exists() else []
+    found.round_s = [json.loads(line)["seconds"] for line in lines]
+    found.refused = sum("refused" in line for line in (run / "log.jsonl").read_text().splitlines())
+    if not found.problems:
+        verdict = trials.Found(plan=found.plan.trial)
+        judge(verdict, clients, folder)
+        found.problems = verdict.problems
