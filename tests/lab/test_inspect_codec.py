@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from fedprune.codec import encode_mask_set, encode_update
 from fedprune.errors import LocalError, RemoteError
 from fedprune.mask import Mask
+from fedprune.report import LayerReport, RunReport, document
 from fedprune.tensor import Role, Schema, TensorSpec
 from fedprune_lab import inspect_codec
 
@@ -52,3 +56,29 @@ def test_the_chosen_coding_is_the_smallest_of_the_alternatives() -> None:
     assert chosen.over_entropy is not None
     assert chosen.over_entropy < 1.06
     assert len(encode_mask_set(mask())) >= chosen.size
+
+
+def test_the_frame_of_a_mask_shows_its_alternatives_once_the_sizes_are_known(tmp_path: Path) -> None:
+    frame = encode_mask_set(mask())
+    found = list(inspect_codec.choices_of_frame(frame, {"w": 20_000}))
+    assert {row.positions for row in found} == {"bitmap", "rice", "gap"}
+    (chosen,) = [row for row in found if row.chosen]
+    assert chosen.positions == inspect_codec.segments(frame)[0].positions
+    assert list(inspect_codec.choices_of_frame(frame, {})) == []
+    (tmp_path / "v4.mask").write_bytes(frame)
+    assert inspect_codec.run(tmp_path / "v4.mask")["alternatives"] == []
+
+
+def test_a_mask_in_a_runs_folder_finds_its_sizes_in_the_report(
+    tmp_path: Path, make_pruned: Callable[..., RunReport]
+) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "v4.mask").write_bytes(encode_mask_set(mask()))
+    layers = (LayerReport(name="w", size=20_000, alive=mask().alive_count),)
+    run = make_pruned(2)
+    changed = replace(run, rounds=tuple(replace(row, mask_version=4, layers=layers) for row in run.rounds))
+    (tmp_path / "report.json").write_text(json.dumps(document([changed])))
+    whole = inspect_codec.run(tmp_path / "masks" / "v4.mask")
+    text = "\n".join(inspect_codec.lines(whole))
+    assert "gap *" in text or "rice *" in text or "bitmap *" in text
+    assert text.endswith("* chosen")

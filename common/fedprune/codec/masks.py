@@ -85,7 +85,7 @@ def decode_mask_set(
         alive.update(_decode(segment, [schema.prunable[m] for m in members], held))
     ordered = {spec.name: alive[spec.name] for spec in schema.prunable}
     mask = Mask(schema=schema, version=frame.header.version.mask, alive=ordered)
-    if frame.header.mask not in (None, container.short_digest(mask.fingerprint)):
+    if frame.header.mask is not None and frame.header.mask != container.short_digest(mask.fingerprint):
         raise DigestError("the mask is not the one that was sent", seen=mask.fingerprint)
     return mask
 
