@@ -99,7 +99,7 @@ def test_commands_parse(page: str, line: str) -> None:
     while isinstance(command, typer.core.TyperGroup):
         verb, *words = words
         command = command.commands[verb]
-    command.make_context(verb, words)
+    assert command.make_context(verb, words).command is command
 
 
 @pytest.mark.parametrize(("page", "line"), [c for c in shown_commands() if c[1].startswith("make ")])
@@ -110,7 +110,7 @@ def test_make_targets_exist(page: str, line: str) -> None:
 
 @pytest.mark.parametrize(("page", "text"), blocks("toml"))
 def test_run_files_are_valid(page: str, text: str) -> None:
-    RunConfig.loads(text, name=page)
+    assert RunConfig.loads(text, name=page).run.rounds > 0
 
 
 @pytest.mark.parametrize(("page", "text"), [b for b in blocks("python") if "def train_data" in b[1]])
@@ -125,7 +125,7 @@ def test_tasks_train_a_batch(page: str, text: str, owner: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(("page", "text"), blocks("python"))
 def test_python_parses(page: str, text: str) -> None:
-    ast.parse(text)
+    assert ast.parse(text).body
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -136,8 +136,10 @@ def test_data_that_cannot_be_used_names_the_function(data: object, message: str)
 
 
 @pytest.mark.parametrize("data", [table(1), Stream(), DataLoader(table(3)), [1, 2]])
-def test_usable_data_passes(data: object) -> None:
+def test_usable_data_passes_and_can_be_read_twice(data: object) -> None:
     check_data(data, function="train_data", party="task.py")
+    first, again = (len(list(batches(data, 2, None))) for _ in range(2))
+    assert first == again > 0
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,10 @@ def test_read_only_arrays_can_be_loaded() -> None:
     model = nn.Linear(2, 2)
     arrays = to_arrays(model, signature(model))
     frozen = {name: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for name, a in arrays.items()}
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
     load_arrays(model, signature(model), frozen)
+    assert all(np.array_equal(array, frozen[name]) for name, array in to_arrays(model, signature(model)).items())
 
 
 @pytest.mark.parametrize(

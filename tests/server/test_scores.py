@@ -63,10 +63,21 @@ def vote(places: list[int], value: float = 1.0) -> memoryview:
     return memoryview(encode_growth({"w": at}, {"w": values}, MASK, UploadPlan(), AT))
 
 
+def refusal(grow: tuple[int, ...], data: memoryview) -> str:
+    """What the check says against the result; nothing where it is what was asked for."""
+    try:
+        scores.check(asked(grow=grow), data, MASK, examples=5)
+    except RemoteError as error:
+        return str(error)
+    return ""
+
+
 def test_what_was_asked_for_passes() -> None:
     whole = {"w": np.ones((8, 6), np.float32)}
-    scores.check(asked(), memoryview(encode_scores(whole, MASK, UploadPlan(), AT)), MASK, examples=5)
-    scores.check(asked(grow=(3,)), vote([int(DEAD[0]), int(DEAD[4])]), MASK, examples=5)
+    assert refusal((), memoryview(encode_scores(whole, MASK, UploadPlan(), AT))) == ""
+    two = vote([int(DEAD[0]), int(DEAD[4])])
+    assert refusal((3,), two) == refusal((2,), two) == ""
+    assert "names more than 1 weights" in refusal((1,), two)
 
 
 @pytest.mark.parametrize(

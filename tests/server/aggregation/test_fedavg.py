@@ -252,6 +252,9 @@ class TestBadInput:
     def test_good_updates_pass_the_check(self) -> None:
         base, update = self.given()
         fedavg().check(SCHEMA, base, self.MASK, update)
+        folded = fedavg().fold(SCHEMA, base, self.MASK, [update])
+        assert folded.counted == (update.party,)
+        assert all(np.isfinite(array).all() for array in folded.arrays.values())
 
     def test_the_wrong_number_of_values_is_refused(self) -> None:
         base, update = self.given(**{"a.bias": np.zeros(3, np.float32)})
