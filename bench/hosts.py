@@ -12,9 +12,7 @@ Example: python bench/hosts.py
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -33,7 +31,6 @@ from fedprune_lab.bench.hosts import Count, Hosts
 from fedprune_lab.benching import keep
 from fedprune_lab.federation import Tail
 from fedprune_lab.link import Link, bit_per_s, seconds
-from fedprune_lab.relay import Relay
 from fedprune_lab.report import REPORT, read
 
 TASK = Path(__file__).parent / "tasks" / "resnet18_judged.py"
@@ -75,7 +72,8 @@ def play(link: Link, asked: argparse.Namespace, folder: Path) -> Seen:
     server += ["--address", f"127.0.0.1:{BEHIND_RELAY}"]
     client = ["run", "--server", f"{Hosts.address(0)}:{PORT}", "--insecure", "--task", str(TASK)]
     with Hosts(links=[COORDINATOR, *[link] * asked.clients], folder=folder) as hosts:
-        relay = hosts.start(0, [sys.executable, __file__, "--relay", str(folder / "relay.json")], folder / "relay.log")
+        line = ["--listen", f"0.0.0.0:{PORT}", "--to", f"127.0.0.1:{BEHIND_RELAY}"]
+        relay = hosts.start(0, [sys.executable, "-m", "fedprune_lab.line", *line], folder / "relay.log")
         coordinator = hosts.start(0, [sys.executable, "-m", "fedprune_server", *server], folder / "coordinator.log")
         for n in range(1, asked.clients + 1):
             own = ["--threads", "1", "--name", f"client-{n}", "--state", str(folder / f"client-{n}")]
@@ -93,19 +91,8 @@ def play(link: Link, asked: argparse.Namespace, folder: Path) -> Seen:
         hosts.still()
         frames = np.load(hosts.trace)
     _, (report,) = read(folder / "hosts" / REPORT)
-    crossed = json.loads((folder / "relay.json").read_text())
+    crossed = json.loads((folder / "relay.log").read_text().splitlines()[-1])
     return Seen(report=report, commits_s=commits, relay=crossed, interface=interface, frames=frames)
-
-
-async def count(told: Path) -> None:
-    """The relay, on the coordinator's host, until it is told to end."""
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    relay = Relay("127.0.0.1", BEHIND_RELAY)
-    relay.host, relay.port = "0.0.0.0", PORT
-    async with relay:
-        await ended.wait()
-    told.write_text(json.dumps({"up": relay.total.up, "down": relay.total.down}))
 
 
 def lines(seen: Seen, link: Link, clients: int) -> list[dict[str, float]]:
@@ -186,16 +173,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=8, help="the first one is left out")
     parser.add_argument("--density", type=float, default=0.1)
     parser.add_argument("--keep-logs", type=Path, metavar="DIR", help="where everything is left, for a look")
-    parser.add_argument("--relay", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> int:
     """The bench; 1 when a gate does not hold."""
     asked = arguments()
-    if asked.relay:
-        asyncio.run(count(asked.relay))
-        return 0
     try:
         link = Link(rate_bit_per_s=bit_per_s(asked.rate), delay_s=seconds(asked.delay))
         with tempfile.TemporaryDirectory() as folder:

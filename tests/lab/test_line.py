@@ -1,0 +1,54 @@
+"""The bad line as a program: it carries until it is told to end, and says what it carried."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from fedprune_lab import line
+
+
+def echo_once(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        while data := connection.recv(1 << 16):
+            connection.sendall(data)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_carries_until_it_is_told_to_end() -> None:
+    near = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        far = server.getsockname()[1]
+        threading.Thread(target=echo_once, args=(server,), daemon=True).start()
+        shape = ["--rate", "100mbit", "--delay", "1ms"]
+        command = ["--listen", f"127.0.0.1:{near}", "--to", f"127.0.0.1:{far}", *shape]
+        with subprocess.Popen(
+            [sys.executable, "-m", "fedprune_lab.line", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stderr is not None
+            assert b"carrying" in process.stderr.readline()
+            with socket.create_connection(("127.0.0.1", near)) as connection:
+                connection.sendall(b"x" * 5000)
+                connection.shutdown(socket.SHUT_WR)
+                back = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+            assert back == b"x" * 5000
+            process.terminate()
+            said, _ = process.communicate()
+    assert json.loads(said) == {"up": 5000, "down": 5000}
+    assert process.returncode == 0
+
+
+def test_says_what_it_cannot_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert line.main(["--listen", "127.0.0.1:0", "--to", "127.0.0.1:1", "--rate", "fast"]) == 2
+    assert "a rate such as 10mbit" in capsys.readouterr().err
