@@ -144,9 +144,8 @@ class Ternary:
                 top = np.float32(sizes[kept].mean()) if kept.any() else np.float32(0)
                 codes.append(np.where(kept, np.sign(tensor), 0).astype(np.int8))
             else:
-                shrunk = tensor / top if top else np.zeros_like(tensor)
-                dither = Dither(rng, tensor.size)
-                codes += [dither.round(shrunk[at : at + CHUNK_VALUES]).clip(-1, 1) for at in _starts(tensor)]
+                shrink, dither = np.float32(top or 1), Dither(rng, tensor.size)
+                codes += [dither.round(tensor[at : at + CHUNK_VALUES] / shrink).clip(-1, 1) for at in _starts(tensor)]
             scales.append(top.astype("<f4").tobytes())
         return scales, entropy.pack(_fives(np.concatenate(codes)))
 

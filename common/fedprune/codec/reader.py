@@ -72,15 +72,22 @@ class UpdateReader:
     def into(self, arrays: Mapping[str, Array]) -> None:
         """Write what travelled into `arrays`, in place; everything else in them stays as it is.
 
-        The arrays are contiguous and have the shapes and dtypes of the schema.
+        The arrays are contiguous and have the shapes and dtypes of the schema; after an error they hold anything.
+        Tensors that travelled whole are decoded where they belong.
         """
-        for spec, packed in self:
-            target = arrays[spec.name].reshape(-1)
-            places = alive_places(self._mask, spec) if packed.indices is None else packed.indices
-            if places is None:
-                target[:] = packed.values
-            else:
-                target[places] = packed.values
+        for number, members in enumerate(self._groups.members):
+            specs = [self._schema.tensors[m] for m in members]
+            targets = [arrays[spec.name].reshape(-1) for spec in specs]
+            if len(specs) == 1 and self._is_whole(number, specs[0]):
+                self._decode(number, out=targets[0])
+                continue
+            for spec, target, packed in zip(specs, targets, self._decode(number), strict=True):
+                places = alive_places(self._mask, spec) if packed.indices is None else packed.indices
+                target[slice(None) if places is None else places] = packed.values
+
+    def _is_whole(self, number: int, spec: TensorSpec) -> bool:
+        positions = self._frame.segments[number].positions
+        return positions in (Positions.ALL, Positions.REF) and alive_places(self._mask, spec) is None
 
     def _check_header(self) -> None:
         header = self._frame.header
@@ -107,7 +114,7 @@ class UpdateReader:
         if segment.values is Values.RAW and len(segment.body) != segment.count * specs[0].numpy_dtype.itemsize:
             raise DecodeError("raw values of another length", seen=len(segment.body))
 
-    def _decode(self, number: int) -> list[Packed]:
+    def _decode(self, number: int, out: Array | None = None) -> list[Packed]:
         segment = self._frame.segments[number]
         specs = [self._schema.tensors[m] for m in self._groups.members[number]]
         segment.check()
@@ -118,13 +125,16 @@ class UpdateReader:
             kept = position_codings.CODINGS[segment.positions].decode(cursor, segment.count, shapes)
             cursor.done()
         ends = cuts(kept, shapes)
-        values = split(self._values(segment, specs, kept, ends), ends)
+        if out is None:
+            out = value_codings.empty(segment.count, specs[0].dtype)
+        self._read_values(segment, specs, kept, ends, out)
+        values = split(out, ends)
         return [Packed(at, part) for at, part in zip(self._indices(specs, shapes, kept, ends), values, strict=True)]
 
-    def _values(
-        self, segment: container.Segment, specs: list[TensorSpec], kept: Places | None, ends: list[int]
-    ) -> Array:
-        values, dtype = value_codings.empty(segment.count, specs[0].dtype), specs[0].dtype
+    def _read_values(
+        self, segment: container.Segment, specs: list[TensorSpec], kept: Places | None, ends: list[int], values: Array
+    ) -> None:
+        dtype = specs[0].dtype
         cursor, scales = Cursor(segment.body), Cursor(segment.scales)
         if segment.values in lossy.CODINGS:
             lossy.CODINGS[segment.values].decode(scales, cursor, split(lossy.floats(values), ends))
@@ -140,7 +150,6 @@ class UpdateReader:
                 "values were coded against another base than ours",
                 next_step="Pull the version that the frame names, or send the values whole",
             )
-        return values
 
     def _indices(
         self, specs: list[TensorSpec], shapes: list[Shape], kept: Places | None, ends: list[int]
