@@ -17,9 +17,13 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fedprune.errors import ConfigError
-from fedprune.tomlfile import parse
+from fedprune.tomlfile import KeyProblem, parse
 
 MAX_CHUNK_BYTES = 1 << 20
+# What density = "auto" may cost where the file does not say.
+AUTO_DROP = 0.01
+# Scores that the coordinator computes by itself.
+DATA_FREE = ("magnitude", "random", "synflow")
 
 
 def _run_name(name: str) -> str:
@@ -151,8 +155,14 @@ class TrainingSection(Section):
 
 
 class PruningSection(Section):
-    density: Share = 1.0
-    """Share of the prunable weights that is alive at the end; 1.0 prunes nothing."""
+    density: Share | Literal["auto"] = 1.0
+    """Share of the prunable weights that is alive at the end; 1.0 prunes nothing; "auto" goes as low as the allowed drop
+    of accuracy lets it."""
+    max_accuracy_drop: ShareOrZero | None = None
+    """With a value (0.01 is one point) each step is on approval: judged by all clients on what they held out, against
+    the best accepted model, and undone where it costs more. With density "auto" 0.01 unless given."""
+    recovery: Count = 3
+    """For steps on approval: rounds of training between a step and its verdict."""
     method: Method = "magnitude"
     """How important a weight is: its size, nothing (the control), SynFlow (models whose matrices form a chain), or a
     score that the clients compute on their data, each time before a round that ends with a new mask."""
@@ -193,6 +203,29 @@ class PruningSection(Section):
             raise ValueError(f"start = {self.start} comes after end = {self.end}")
         if len(self.threshold) > 1:
             raise ValueError("threshold is either absolute or mean, not both")
+        return self
+
+    @property
+    def allowance(self) -> float | None:
+        """How much accuracy a step may cost; None where steps are not on approval."""
+        return AUTO_DROP if self.density == "auto" and self.max_accuracy_drop is None else self.max_accuracy_drop
+
+    @model_validator(mode="after")
+    def _approvable(self) -> Self:
+        if self.allowance is None:
+            return self
+        if self.method not in DATA_FREE:
+            raise KeyProblem(
+                "method",
+                f"{self.method!r} needs the clients' scores before every step, which steps on approval do not ask for; "
+                f"choose one of {', '.join(DATA_FREE)}, or leave max_accuracy_drop out",
+            )
+        if self.schedule in ("init", "regrow") or self.threshold:
+            key = "threshold" if self.threshold else "schedule"
+            raise KeyProblem(key, "steps on approval follow cubic, linear, once or staged densities")
+        if self.density == "auto" and (self.layers or self.schedule != "cubic"):
+            key = "layers" if self.layers else "schedule"
+            raise KeyProblem(key, 'density = "auto" finds its own densities, all layers together, at its own pace')
         return self
 
 
@@ -302,6 +335,14 @@ class RunConfig(Section):
     privacy: PrivacySection = PrivacySection()
     network: NetworkSection = NetworkSection()
     page: PageSection = PageSection()
+
+    @model_validator(mode="after")
+    def _judgeable(self) -> Self:
+        if self.pruning.allowance is not None and not self.training.held_out:
+            raise KeyProblem(
+                "training.held_out", "steps on approval are judged on what clients hold out, and 0 holds nothing out"
+            )
+        return self
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -43,6 +43,21 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialReport:
+    """A pruning step on approval, when it was decided: proposed with the version of `round`; `drop` is the mean drop of
+    accuracy over `pairs` clients against the best accepted model, `low` and `high` its interval."""
+
+    round: int
+    density_before: float
+    density_tried: float
+    decision: str
+    drop: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundReport:
     """One committed round, bytes summed over clients; see docs/report.md for each key."""
 
@@ -69,6 +84,7 @@ class RoundReport:
     mask_version: int = 0
     mask_changed: bool = False
     layers: tuple[LayerReport, ...] = ()
+    trial: TrialReport | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -137,6 +153,7 @@ class RunReport:
     clients: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    pruning_outcome: str = ""
 
     @classmethod
     def of(
@@ -153,6 +170,7 @@ class RunReport:
         clients: int = 0,
         config: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        pruning_outcome: str = "",
     ) -> RunReport:
         """Everything that follows from the rounds, in their order, and the facts that do not."""
         last = rounds[-1] if rounds else None
@@ -172,6 +190,7 @@ class RunReport:
             clients=clients,
             config=dict(config or {}),
             environment=dict(environment or {}),
+            pruning_outcome=pruning_outcome,
         )
 
     def to_dict(self) -> dict[str, Any]:

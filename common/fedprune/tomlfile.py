@@ -30,6 +30,14 @@ _KEY = re.compile(rf"^\s*({_DOTTED})\s*=")
 _WORDS = {"model_type": "a section with keys"}
 
 
+class KeyProblem(ValueError):
+    """What a model's validator raises about one key: "key" of its section, or "section.key" of the file."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(what)
+        self.key = key
+
+
 def parse(text: str, model: type[Model], *, name: str, overrides: Sequence[str] = ()) -> Model:
     """Read TOML `text` as a `model` of sections and keys. `overrides` are "section.key=value", applied last.
 
@@ -93,7 +101,9 @@ def _split(dotted: str) -> Path:
 
 def _named(error: ErrorDetails) -> Path:
     """The section and key an error is about; positions inside a list are left out."""
-    return tuple(part for part in error["loc"] if isinstance(part, str))[:2]
+    path = tuple(part for part in error["loc"] if isinstance(part, str))[:2]
+    problem = error.get("ctx", {}).get("error")
+    return (*path, *problem.key.split("."))[:2] if isinstance(problem, KeyProblem) else path
 
 
 def _order(error: ErrorDetails, places: list[Path]) -> int:

@@ -23,15 +23,17 @@ from fedprune.sockets import SocketMeter
 from fedprune.tensor import Schema
 from fedprune_server import plan
 from fedprune_server.accounting import Accounts
+from fedprune_server.approval import awaits_evaluation
 from fedprune_server.autoplan import Choice, decide
 from fedprune_server.closing import Closing, Evaluator
 from fedprune_server.course import Course, Rules
+from fedprune_server.deciding import Deciding
 from fedprune_server.members import Members
 from fedprune_server.output import Output
 from fedprune_server.pruner import Pruner
 from fedprune_server.recovery import Resumption, resumption
 from fedprune_server.run import Run
-from fedprune_server.store import RunRecord, RunState, SqliteStore, Store
+from fedprune_server.store import RunRecord, RunState, SqliteStore, Store, Work
 from fedprune_server.versions import Versions
 from fedprune_server.workshop import Workshop
 
@@ -151,12 +153,15 @@ def build_run(
     site.failpoint("run-found")
     versions = Versions(store, run_id, schema, Limits.of_update(schema))
     output = _output(site, config, folder, schema=schema)
-    pruner = Pruner(plan.pruning_plan(config), config.run.rounds, seed=config.run.seed)
+    pruner = Pruner(plan.pruning_plan(config, schema), config.run.rounds, seed=config.run.seed)
     pruner.check(schema)
     resumed = _restore(site, config, run_id, store, versions, output, pruner)
-    output.open(unpublished=resumed.state.round if resumed and resumed.state.unevaluated else None)
+    output.open(unpublished=resumed.unpublished if resumed else None)
     output.keep_mask(versions.latest.mask)
     rules = _rules(site, config, pruner)
+    deciding = Deciding(store=store, run_id=run_id, versions=versions, reports=rules.evaluates)
+    if resumed is not None and resumed.judged:
+        deciding.catch_up(versions.latest.record.round)
     bounds = plan.bounds(config, schema)
 
     def choose(round_: int) -> Choice | None:
@@ -184,6 +189,7 @@ def build_run(
         members=site.members,
         versions=versions,
         closing=closing,
+        deciding=deciding,
         accounts=accounts,
         output=output,
         state=resumed.state if resumed else Course(rules=rules),
@@ -228,16 +234,23 @@ def _restore(
             mask = proposal.mask
             mask.apply(arrays)
             output.explain_first(proposal)
-        first = versions.prepare(arrays, mask, round_=0, plan=None)
+        first = versions.prepare(arrays, mask, round_=0, plan=None, control=plan.control(config, versions.schema))
         store.commit_version(first.record)
         versions.adopt(first)
         return None
     versions.restore(found.latest)
-    if pruner.beliefs is not None and versions.latest.beliefs:
-        pruner.beliefs.restore(versions.latest.beliefs)
+    if pruner.beliefs is not None and versions.latest.kept.beliefs:
+        pruner.beliefs.restore(versions.latest.kept.beliefs)
     output.rounds.update({n: RoundReport.from_json(text) for n, text in store.reports(run_id).items() if text})
     output.clients = len(found.shards)
     if not found.shards:
         site.say(f"resuming run {run_id}: no client had begun to work")
         return None
-    return resumption(found, _rules(site, config, pruner), output.rounds)
+    latest = found.latest.round
+    return resumption(
+        found,
+        _rules(site, config, pruner),
+        output.rounds,
+        awaited=awaits_evaluation(versions.control),
+        decided=Work.EVALUATE in store.frozen(run_id, latest),
+    )

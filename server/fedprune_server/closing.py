@@ -17,12 +17,13 @@ from fedprune.codec import Limits, UpdateReader
 from fedprune.errors import VersionError
 from fedprune.tensor import Schema, Version
 from fedprune.work import UploadPlan
-from fedprune_server import scores
+from fedprune_server import approval, scores
 from fedprune_server.aggregation import Aggregator, FoldInput
 from fedprune_server.judging import judged
 from fedprune_server.pruner import Need, Proposal, Pruner
 from fedprune_server.scores import Heard
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Work
+from fedprune_server.trials import ControlState
 from fedprune_server.versions import Arrays, Prepared, Versions
 
 
@@ -50,6 +51,11 @@ class Closed:
     score: Score | None
     evaluation_s: float
     warnings: tuple[str, ...] = ()
+
+    @property
+    def judge(self) -> bool:
+        """Whether a pruning step waits for what clients find about this version."""
+        return approval.awaits_evaluation(self.prepared.kept.control)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +109,11 @@ class Closing:
         inputs = [
             self._input(f"client {r.client}", r.examples, self.store.blobs.open(r.sha256), before) for r in receipts
         ]
-        folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.optimizer)
+        folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.kept.optimizer)
         arrays = folded.arrays
         clients = judged(inputs, before.arrays, before.mask)
         self.pruner.observe(round=round_, weights=arrays, mask=before.mask, clients=clients)
-        proposal, warnings = self._propose(round_, arrays)
+        proposal, warnings, control = self._next_mask(round_, arrays)
         mask = proposal.mask if proposal else before.mask
         if proposal:
             mask.apply(arrays)
@@ -118,6 +124,7 @@ class Closing:
             plan=self.broadcast(round_),
             optimizer=folded.state,
             beliefs=self.pruner.beliefs.arrays() if self.pruner.beliefs else None,
+            control=control,
         )
         began_s = self.clock()
         score = self.evaluate(prepared.arrays) if self.evaluate and self.due(round_) else None
@@ -141,6 +148,16 @@ class Closing:
         return Closed(
             receipts=(), prepared=prepared, proposal=proposal, score=None, evaluation_s=0.0, warnings=warnings
         )
+
+    def _next_mask(self, round_: int, arrays: Arrays) -> tuple[Proposal | None, tuple[str, ...], ControlState | None]:
+        """By the controller where a run has one, else by the schedule."""
+        control, before = self.versions.control, self.versions.latest
+        if control is None:
+            return *self._propose(round_, arrays), None
+        tried = approval.attempt(
+            control, self.pruner, round=round_, weights=arrays, mask=before.mask, before=before.version
+        )
+        return tried.proposal, (), tried.state
 
     def _propose(self, round_: int, arrays: Arrays) -> tuple[Proposal | None, tuple[str, ...]]:
         mask, need = self.versions.latest.mask, self.need(round_)

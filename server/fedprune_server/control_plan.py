@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedprune.errors import LocalError
-from fedprune.pruning import PruningPlan, steps
+from fedprune.pruning import Floors, PruningPlan, steps
 from fedprune.tensor import Schema
 from fedprune_server.trials import ControlPlan
 
@@ -22,9 +22,11 @@ def control_plan(
     floors allow. The last trial ends early enough for the steady state that `plan` asks for.
 
     Raises `LocalError` where the rounds hold no trial."""
-    size = sum(t.size for t in schema.prunable)
-    least = max(1, plan.floors.least(schema)) / max(1, size)
-    path = auto_path(least) if auto else tuple(step.density for step in steps(plan, rounds) if step.density < 1.0)
+    path = (
+        auto_path(least_density(plan.floors, schema))
+        if auto
+        else tuple(step.density for step in steps(plan, rounds) if step.density < 1.0)
+    )
     first = max(1, int(plan.start * rounds + 1e-9))
     last = rounds - plan.recovery_rounds - recovery_rounds * (1 + extensions) - 1
     if last < first + 1 or not path:
@@ -42,6 +44,12 @@ def control_plan(
         extensions=extensions,
         max_drop=max_drop,
     )
+
+
+def least_density(floors: Floors, schema: Schema) -> float:
+    """The density below which the floors hold everything; 1 where nothing can be pruned."""
+    size = sum(t.size for t in schema.prunable)
+    return max(1, floors.least(schema)) / size if size else 1.0
 
 
 def auto_path(least_density: float, ratio: float = 0.7) -> tuple[float, ...]:

@@ -1,8 +1,8 @@
 """Pruning on approval, as a table: (phase, event) -> new state and effects. No clock, no disk, no network.
 
 The controller waits for its first round, has the dense model measured (BASELINE), and then tries one step after
-another. A trial is proposed and committed as new versions, trains for some rounds (RECOVERING), and is judged on held-
-out data (JUDGING) against the best accepted model, pair by pair: when the whole interval of the drop lies within the
+another. A trial is proposed with the version of a round, trains for some rounds (RECOVERING), and is judged on held-out
+data (JUDGING) against the best accepted model, pair by pair: when the whole interval of the drop lies within the
 allowance the step is accepted, when the whole interval lies beyond it the step is rejected; in between it gets another
 recovery, and at last the mean decides. A rejected trial is rolled back to its snapshot and half the step is tried
 next; after some rejections in a row the mask is frozen. Because the best accepted model stays the measure, small drops
@@ -36,7 +36,7 @@ from fedprune_server.trials import (
     Record,
     Release,
     Restore,
-    RoundCommitted,
+    RoundClosed,
     RunEnding,
     Trial,
 )
@@ -76,7 +76,7 @@ def judge(drop: Interval, plan: ControlPlan, *, last_chance: bool) -> Decision:
 
 
 def _wait(state: ControlState, event: Event) -> Step:
-    assert isinstance(event, RoundCommitted)
+    assert isinstance(event, RoundClosed)
     if event.round < state.plan.first:
         return state, ()
     return replace(state, phase=Phase.BASELINE), (Evaluate(event.round),)
@@ -84,7 +84,7 @@ def _wait(state: ControlState, event: Event) -> Step:
 
 def _ask_again(state: ControlState, event: Event) -> Step:
     # The evaluation asked for did not come, and a round went by.
-    assert isinstance(event, RoundCommitted)
+    assert isinstance(event, RoundClosed)
     return state, (Evaluate(event.round),)
 
 
@@ -93,22 +93,22 @@ def _measure(state: ControlState, event: Event) -> Step:
 
 
 def _try_next(state: ControlState, event: Event) -> Step:
-    assert isinstance(event, RoundCommitted)
+    assert isinstance(event, RoundClosed)
     if event.round > state.plan.last:
         return _freeze(state, f"no time for another trial after round {event.round}")
     density = next_density(state)
     if density is None:
         done = state.density <= state.plan.path[-1] * (1 + 1e-9)
         return _freeze(state, "the target is reached" if done else "smaller steps would not matter")
-    trial = Trial(density=density, round=event.round, snapshot=event.version)
-    return replace(state, phase=Phase.PROPOSING, trial=trial), (Propose(density, event.version),)
+    trial = Trial(density=density, round=event.round, snapshot=event.before)
+    return replace(state, phase=Phase.PROPOSING, trial=trial), (Propose(density, event.before),)
 
 
 def _repeat_proposal(state: ControlState, event: Event) -> Step:
-    # A coordinator that was killed before the proposal was committed: it stands on the newer round now.
-    assert isinstance(event, RoundCommitted)
-    trial = replace(_trial(state), round=event.round, snapshot=event.version)
-    return replace(state, trial=trial), (Propose(trial.density, event.version),)
+    # The proposal came to nothing that was committed: it stands on the newer round now.
+    assert isinstance(event, RoundClosed)
+    trial = replace(_trial(state), round=event.round, snapshot=event.before)
+    return replace(state, trial=trial), (Propose(trial.density, event.before),)
 
 
 def _recover(state: ControlState, event: Event) -> Step:
@@ -123,7 +123,7 @@ def _exhaust(state: ControlState, event: Event) -> Step:
 
 
 def _count_down(state: ControlState, event: Event) -> Step:
-    assert isinstance(event, RoundCommitted)
+    assert isinstance(event, RoundClosed)
     trial = replace(_trial(state), left=_trial(state).left - 1)
     if trial.left > 0:
         return replace(state, trial=trial), ()
@@ -156,7 +156,14 @@ def _judge(state: ControlState, event: Event) -> Step:
 
 def _reject(state: ControlState, trial: Trial, record: Record) -> Step:
     count = state.rejections + 1
-    after = replace(state, phase=Phase.READY, trial=None, scale=state.scale / 2, rejections=count)
+    after = replace(
+        state,
+        phase=Phase.READY,
+        trial=None,
+        scale=state.scale / 2,
+        rejections=count,
+        rollbacks=state.rollbacks + 1,
+    )
     effects = (record, Restore(trial.snapshot))
     if count < state.plan.max_rejections:
         return after, effects
@@ -166,7 +173,8 @@ def _reject(state: ControlState, trial: Trial, record: Record) -> Step:
 
 def _abandon(state: ControlState, event: Event) -> Step:
     trial = _trial(state)
-    frozen, ends = _freeze(state, "the run ended before the last trial was judged")
+    undone = replace(state, rollbacks=state.rollbacks + 1)
+    frozen, ends = _freeze(undone, "the run ended before the last trial was judged")
     return frozen, (_record(state, None, "abandoned"), Restore(trial.snapshot), *ends)
 
 
@@ -208,20 +216,20 @@ def _record(state: ControlState, drop: Interval | None, decision: Decision) -> R
 
 
 TABLE: dict[tuple[Phase, type[Event]], Callable[[ControlState, Event], Step]] = {
-    (Phase.WAITING, RoundCommitted): _wait,
+    (Phase.WAITING, RoundClosed): _wait,
     (Phase.WAITING, RunEnding): _end,
-    (Phase.BASELINE, RoundCommitted): _ask_again,
+    (Phase.BASELINE, RoundClosed): _ask_again,
     (Phase.BASELINE, Evaluated): _measure,
     (Phase.BASELINE, RunEnding): _end,
-    (Phase.READY, RoundCommitted): _try_next,
+    (Phase.READY, RoundClosed): _try_next,
     (Phase.READY, RunEnding): _end,
-    (Phase.PROPOSING, RoundCommitted): _repeat_proposal,
+    (Phase.PROPOSING, RoundClosed): _repeat_proposal,
     (Phase.PROPOSING, Proposed): _recover,
     (Phase.PROPOSING, Exhausted): _exhaust,
     (Phase.PROPOSING, RunEnding): _withdraw,
-    (Phase.RECOVERING, RoundCommitted): _count_down,
+    (Phase.RECOVERING, RoundClosed): _count_down,
     (Phase.RECOVERING, RunEnding): _abandon,
-    (Phase.JUDGING, RoundCommitted): _ask_again,
+    (Phase.JUDGING, RoundClosed): _ask_again,
     (Phase.JUDGING, Evaluated): _judge,
     (Phase.JUDGING, RunEnding): _abandon,
 }

@@ -17,6 +17,7 @@ class Phase(Enum):
     TRAINING = "training"
     FOLDING = "folding"
     EVALUATING = "evaluating"
+    DECIDING = "deciding"
     ENDED = "ended"
 
 
@@ -65,6 +66,8 @@ class Course:
     declined: frozenset[int] = frozenset()
     extended: bool = False
     unevaluated: bool = False
+    # A pruning step waits for the evaluation: every client with a shard takes part.
+    judged: bool = False
     primed: bool = False
     empty_rounds: int = 0
     counted: int = 0

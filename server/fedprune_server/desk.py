@@ -21,7 +21,8 @@ from fedprune_server.store import AssignmentRecord, Work
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """The assignments of one run, by client. `first_sha256` is the digest of the weights that the run's seed gives."""
+    """The assignments of one run, by client. `first_sha256` is the digest of the weights that the run's seed gives;
+    `epoch` counts rollbacks: clients drop the residuals of an earlier one."""
 
     config: RunConfig
     run_id: str
@@ -29,6 +30,7 @@ class Desk:
     members: Members
     choose: Callable[[int], Choice | None]
     first_sha256: bytes
+    epoch: Callable[[], int]
     _given: dict[int, Assignment] = field(default_factory=dict)
 
     def take_over(self, assigned: Mapping[int, Assignment]) -> None:
@@ -76,7 +78,7 @@ class Desk:
             return work, plan.score_plan(self.config, need, round_=round_, shard=shard)
         config = plan.chosen(self.config, self.choose(round_))
         training = plan.train_work(config, round_=round_, shard=shard)
-        return training, plan.upload_plan(config, round_=round_, shard=shard)
+        return training, plan.upload_plan(config, round_=round_, shard=shard, residual_epoch=self.epoch())
 
     def send(self, client: int) -> None:
         """Tell a client what it was given, for the first time or again."""

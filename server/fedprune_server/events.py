@@ -65,7 +65,14 @@ class DeadlinePassed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Committed(Event):
-    """The round's new version is durable."""
+    """The round's new version is durable; with `judge` a pruning step waits for what clients find on held-out data."""
+
+    judge: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Event):
+    """The evaluation is entered, and what follows from it for the model is durable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ EVENTS: tuple[type[Event], ...] = (
     Declined,
     DeadlinePassed,
     Committed,
+    Decided,
     Broken,
     StopRequested,
 )
@@ -174,7 +182,7 @@ class OpenEvaluation(Effect):
 
 @dataclass(frozen=True, slots=True)
 class CloseEvaluation(Effect):
-    """Average what the clients found."""
+    """Average what the clients found, let the pruning controller judge by it; then report `Decided`."""
 
     round: int
 

@@ -60,8 +60,10 @@ def _open_work(state: Course, phase: Phase, round_: int, cohort: tuple[int, ...]
 
 
 def _open_evaluation(state: Course) -> Step:
-    """The clients of the round score its version; whoever is there, if they have all gone."""
-    cohort = tuple(c for c in state.cohort if c in state.connected) or state.candidates
+    """The clients of the round score its version; whoever is there, if they have all gone. A pruning step is judged by
+    all, so that before and after are pairs."""
+    worked = () if state.judged else tuple(c for c in state.cohort if c in state.connected)
+    cohort = worked or state.candidates
     state = replace(
         state,
         phase=Phase.EVALUATING,
@@ -69,6 +71,7 @@ def _open_evaluation(state: Course) -> Step:
         accepted=frozenset(),
         declined=frozenset(),
         unevaluated=False,
+        judged=False,
         reasons=(),
     )
     timer = SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())

@@ -25,15 +25,17 @@ from fedprune.errors import StoreError
 from fedprune.idle import idle_warnings, shrinkers
 from fedprune.ledger import Direction, Entry, Kind, Ledger
 from fedprune.mask import Mask
-from fedprune.report import AccuracySource, LayerReport, RoundReport, RunReport, document
+from fedprune.report import AccuracySource, LayerReport, RoundReport, RunReport, TrialReport, document
 from fedprune.sockets import Counters
 from fedprune.tensor import Schema
 from fedprune.traffic import Traffic
 from fedprune_server.autoplan import Choice
 from fedprune_server.closing import Closed, Score
+from fedprune_server.deciding import Decision
 from fedprune_server.events import EndRun
 from fedprune_server.pruner import Proposal
 from fedprune_server.store import Store, digests_of
+from fedprune_server.trials import Record
 from fedprune_server.versions import Arrays, Prepared
 
 # What is the store itself, or goes on growing after the run.
@@ -139,9 +141,27 @@ class Output:
             down=shrinkers(density=density, values=plan.down),
         )
 
-    def evaluated(self, number: int, score: Score | None) -> RoundReport:
-        """The round's report with what the clients found."""
-        row = replace(self.rounds[number], accuracy=_accuracy(score), metrics=_metrics(score))
+    def decided(self, number: int, decision: Decision) -> RoundReport:
+        """The round's report with what the clients found, and what became of a pruning step."""
+        row = self.rounds[number]
+        if decision.reported:
+            row = replace(row, accuracy=_accuracy(decision.score), metrics=_metrics(decision.score))
+        if decision.record is not None:
+            row = replace(row, trial=_trial(decision.record))
+        if decision.record is not None and decision.record.decision == "abandoned":
+            stands = self.rounds.get(decision.record.round - 1)
+            row = replace(row, accuracy=stands.accuracy if stands else None, metrics=stands.metrics if stands else {})
+        if decision.undone is not None:
+            # What the run stands on from here; the accuracy stays that of the version the round made.
+            mask = decision.undone.mask
+            row = replace(
+                row,
+                density=mask.density,
+                density_of_all=mask.density_of_all,
+                model_version=decision.undone.version.model,
+                mask_version=mask.version,
+                mask_changed=True,
+            )
         self.rounds[number] = row
         return row
 
@@ -160,7 +180,7 @@ class Output:
             (self.folder / "masks").mkdir(exist_ok=True)
             (self.folder / "masks" / f"v{mask.version}.mask").write_bytes(encode_mask_set(mask))
 
-    def ended(self, effect: EndRun, latest: Prepared, entries: Sequence[Entry]) -> RunReport:
+    def ended(self, effect: EndRun, latest: Prepared, entries: Sequence[Entry], *, pruning_outcome: str) -> RunReport:
         """Write the report, the model and the ledger."""
         report = RunReport.of(
             name=self.config.run.name,
@@ -174,6 +194,7 @@ class Output:
             clients=self.clients,
             config=self.config.model_dump(mode="json"),
             environment=environment(),
+            pruning_outcome=pruning_outcome,
         )
         with self._writing():
             self._save_model(latest)
@@ -223,7 +244,7 @@ class Output:
 
 def residual_norm(closed: Closed) -> float:
     """The largest norm of what compression has left out, on any client or here."""
-    return max([closed.prepared.memory.norm, *(r.residual_norm for r in closed.receipts)])
+    return max([closed.prepared.kept.memory.norm, *(r.residual_norm for r in closed.receipts)])
 
 
 def stall_warning(norm: float, arrays: Arrays) -> str | None:
@@ -283,6 +304,24 @@ def _layers(proposal: Proposal) -> tuple[LayerReport, ...]:
             grown=layer.grown,
         )
         for layer in proposal.explanation
+    )
+
+
+def _trial(record: Record) -> TrialReport:
+    drop = record.drop
+
+    def finite(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return TrialReport(
+        round=record.round,
+        density_before=record.density_before,
+        density_tried=record.density_tried,
+        decision=record.decision,
+        drop=finite(drop.mean) if drop else None,
+        low=finite(drop.low) if drop else None,
+        high=finite(drop.high) if drop else None,
+        pairs=drop.pairs if drop else 0,
     )
 
 

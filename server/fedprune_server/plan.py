@@ -15,8 +15,10 @@ from fedprune.tensor import Schema
 from fedprune.work import EvaluateWork, ScoreWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
 from fedprune_server.autoplan import Bounds, Choice
+from fedprune_server.control_plan import control_plan, least_density
 from fedprune_server.course import Rules
 from fedprune_server.pruner import Need
+from fedprune_server.trials import ControlState
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -47,18 +49,20 @@ def rules(config: RunConfig, *, clients_evaluate: bool, scored: frozenset[int] =
     )
 
 
-def pruning_plan(config: RunConfig) -> PruningPlan:
-    """What is asked of the pruner."""
+def pruning_plan(config: RunConfig, schema: Schema) -> PruningPlan:
+    """What is asked of the pruner. A density that is to be found may fall to what the floors hold."""
     pruning = config.pruning
     threshold = next(iter(pruning.threshold.items()), None)
+    floors = Floors(weights=pruning.floor, share=pruning.floor_share)
+    is_auto = pruning.density == "auto"
     return PruningPlan(
-        density=pruning.density,
+        density=least_density(floors, schema) if pruning.density == "auto" else pruning.density,
         method=pruning.method,
-        schedule=pruning.schedule,
+        schedule="once" if is_auto else pruning.schedule,
         start=pruning.start,
         end=pruning.end,
         every=pruning.every,
-        floors=Floors(weights=pruning.floor, share=pruning.floor_share),
+        floors=floors,
         recovery_rounds=0,
         stages=pruning.stages,
         spread=pruning.spread,
@@ -66,6 +70,23 @@ def pruning_plan(config: RunConfig) -> PruningPlan:
         threshold=threshold,
         regrow=pruning.regrow,
         exchange=pruning.exchange,
+    )
+
+
+def control(config: RunConfig, schema: Schema) -> ControlState | None:
+    """Where a controller that tries pruning steps on approval begins; None where the run file sets no allowance."""
+    pruning = config.pruning
+    if pruning.allowance is None:
+        return None
+    return ControlState(
+        plan=control_plan(
+            pruning_plan(config, schema),
+            config.run.rounds,
+            schema,
+            max_drop=pruning.allowance,
+            auto=pruning.density == "auto",
+            recovery_rounds=pruning.recovery,
+        )
     )
 
 

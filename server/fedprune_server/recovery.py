@@ -17,26 +17,39 @@ from fedprune_server.store import Recovery, Verdict, Work
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """Where to go on: the state, the assignments of the open round by client, and what to tell people."""
+    """Where to go on: the state, the assignments of the open round by client, and what to tell people. `judged`: the
+    latest version was judged, and the run went on from it."""
 
     state: Course
     assigned: dict[int, Assignment]
     found: str
+    judged: bool = False
+
+    @property
+    def unpublished(self) -> int | None:
+        """The round whose evaluation is still to be entered."""
+        return self.state.round if self.state.unevaluated or self.state.phase is Phase.DECIDING else None
 
 
-def resumption(found: Recovery, rules: Rules, reports: dict[int, RoundReport]) -> Resumption:
-    """The state of a run as an earlier process left it."""
+def resumption(
+    found: Recovery, rules: Rules, reports: dict[int, RoundReport], *, awaited: bool = False, decided: bool = False
+) -> Resumption:
+    """The state of a run as an earlier process left it. `awaited`: a pruning step waits for what clients find about the
+    latest version; `decided`: their evaluation of it is closed."""
     shards = tuple(sorted(found.shards, key=lambda client: found.shards[client]))
     last = found.latest.round if found.latest else 0
     counted = sum(r.clients_counted for r in reports.values())
     if found.open_round is None:
         evaluated = last not in reports or bool(reports[last].metrics)
+        due = awaited or (rules.evaluates(last) and not evaluated)
         state = Course(
             rules=rules,
+            phase=Phase.DECIDING if due and decided else Phase.GATHERING,
             round=found.last_round,
             shards=shards,
             counted=counted,
-            unevaluated=rules.evaluates(last) and not evaluated,
+            unevaluated=due and not decided,
+            judged=awaited and not decided,
             empty_rounds=found.last_round - last,
             primed=found.latest is not None and found.latest.version.model > 0,
         )
@@ -63,7 +76,12 @@ def resumption(found: Recovery, rules: Rules, reports: dict[int, RoundReport]) -
     )
     text = f"{last} of {rules.rounds} rounds committed, round {state.round} open with {len(accepted)} of {len(cohort)}"
     what = "updates" if kind is Work.TRAIN else "scores"
-    return Resumption(state=state, assigned={a.client: assignment_of(a) for a in given}, found=f"{text} {what}")
+    return Resumption(
+        state=state,
+        assigned={a.client: assignment_of(a) for a in given},
+        found=f"{text} {what}",
+        judged=awaited and decided,
+    )
 
 
 def _phase(kind: Work, *, closed: bool) -> Phase:

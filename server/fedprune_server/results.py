@@ -11,6 +11,7 @@ from fedprune_server.events import (
     ClearTimer,
     CloseEvaluation,
     CloseRound,
+    Committed,
     DeadlinePassed,
     Declined,
     DropRound,
@@ -90,8 +91,13 @@ def _close_priming(state: Course, cleared: tuple[Effect, ...]) -> Step:
 
 def _close_evaluation(state: Course) -> Step:
     cleared = tuple(ClearTimer(f"grace-{c}") for c in state.pending)
-    after, effects = next_round(state)
-    return after, (ClearTimer("deadline"), *cleared, CloseEvaluation(state.round), *effects)
+    after = replace(state, phase=Phase.DECIDING)
+    return after, (ClearTimer("deadline"), *cleared, CloseEvaluation(state.round))
+
+
+def decided(state: Course, event: Event) -> Step:
+    """What clients found is entered, and the model is what it is to be: on with it."""
+    return next_round(state)
 
 
 def _empty_round(state: Course, cleared: tuple[Effect, ...]) -> Step:
@@ -126,9 +132,11 @@ def deadline(state: Course, event: Event) -> Step:
 
 
 def committed(state: Course, event: Event) -> Step:
+    assert isinstance(event, Committed)
     if state.round == 0:
         return next_round(replace(state, primed=True))
-    return next_round(replace(state, unevaluated=state.rules.evaluates(state.round)))
+    unevaluated = event.judge or state.rules.evaluates(state.round)
+    return next_round(replace(state, unevaluated=unevaluated, judged=event.judge))
 
 
 def lose(state: Course, event: Event) -> Step:

@@ -6,8 +6,9 @@ is *pending* until its update has its receipt (accepted), it says that it cannot
 longer than the grace period (lost, which counts as declined). The round closes when `target` updates are in or nobody
 is pending; at its deadline it closes with a quorum, and without one it does what `on_miss` says. FOLDING lasts while
 the coordinator aggregates, prunes and commits: the hands do the work and report `Committed`. If the coordinator has
-no test data of its own, EVALUATING follows: the clients that took part score the new version on what they held out.
-Then the next round opens, or the run ends.
+no test data of its own, EVALUATING follows: the clients that took part score the new version on what they held out; or
+all do, where a pruning step waits for it. DECIDING lasts while the hands enter what was found and, where the step is
+rejected, commit the model as it was before it; they report `Decided`. Then the next round opens, or the run ends.
 
 Where the next mask needs scores that only data can give, SCORING comes before TRAINING: the cohort of the round scores
 the version in force, and trains as soon as all have answered or the deadline is there. Before the first round the
@@ -33,9 +34,11 @@ from fedprune_server.events import (
     EVENTS,
     Accepted,
     Broken,
+    CloseEvaluation,
     CloseRound,
     Committed,
     DeadlinePassed,
+    Decided,
     Declined,
     Dismiss,
     Event,
@@ -62,8 +65,11 @@ def step(state: Course, event: Event) -> Step:
 def resume(state: Course) -> Step:
     """Go on where an earlier process stopped: give the open round its deadline again and its clients time to return.
 
-    In FOLDING the accepted set is frozen already, and is folded again: the result is the same bytes.
+    In FOLDING the accepted set is frozen already, and is folded again: the result is the same bytes. In DECIDING the
+    evaluation is, and gives the same verdict.
     """
+    if state.phase is Phase.DECIDING:
+        return state, (CloseEvaluation(state.round),)
     if state.phase is Phase.FOLDING:
         missing = tuple(c for c in state.cohort if c not in state.accepted)
         return state, (CloseRound(state.round, missing),)
@@ -142,16 +148,22 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     (Phase.EVALUATING, DeadlinePassed): results.deadline,
     (Phase.EVALUATING, StopRequested): _stop_now,
     (Phase.EVALUATING, Broken): _break_down,
+    (Phase.DECIDING, Joined): membership.join,
+    (Phase.DECIDING, Left): membership.leave,
+    (Phase.DECIDING, Decided): results.decided,
+    (Phase.DECIDING, StopRequested): _stop_after_commit,
+    (Phase.DECIDING, Broken): _break_down,
     (Phase.ENDED, Joined): _dismiss,
 }
 
 IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
     {
-        *((Phase.GATHERING, e) for e in (GraceOver, Accepted, Declined, DeadlinePassed, Committed)),
-        *((Phase.SCORING, e) for e in (Settled, Committed)),
-        *((Phase.TRAINING, e) for e in (Settled, Committed)),
-        *((Phase.FOLDING, e) for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed)),
-        *((Phase.EVALUATING, e) for e in (Settled, Committed)),
+        *((Phase.GATHERING, e) for e in (GraceOver, Accepted, Declined, DeadlinePassed, Committed, Decided)),
+        *((Phase.SCORING, e) for e in (Settled, Committed, Decided)),
+        *((Phase.TRAINING, e) for e in (Settled, Committed, Decided)),
+        *((Phase.FOLDING, e) for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed, Decided)),
+        *((Phase.EVALUATING, e) for e in (Settled, Committed, Decided)),
+        *((Phase.DECIDING, e) for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed, Committed)),
         *((Phase.ENDED, e) for e in EVENTS if e is not Joined),
     }
 )

@@ -7,7 +7,6 @@ a thread and comes back as another event. Nothing is decided in this file.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -25,8 +24,9 @@ from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events, rounds
 from fedprune_server.accounting import Accounts, link_rates
 from fedprune_server.autoplan import Choice
-from fedprune_server.closing import Closed, Closing, average
+from fedprune_server.closing import Closed, Closing
 from fedprune_server.course import Course, Phase
+from fedprune_server.deciding import Deciding, Decision
 from fedprune_server.desk import Desk
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
@@ -51,6 +51,7 @@ class Run:
         members: Members,
         versions: Versions,
         closing: Closing,
+        deciding: Deciding,
         accounts: Accounts,
         output: Output,
         state: Course,
@@ -81,6 +82,7 @@ class Run:
         self._members = members
         self._versions = versions
         self._closing = closing
+        self._deciding = deciding
         self._output = output
         self._more = more
         self._tell = say
@@ -96,6 +98,7 @@ class Run:
             members=members,
             choose=choose,
             first_sha256=first_sha256,
+            epoch=lambda: versions.control.rollbacks if versions.control else 0,
         )
         # Seconds of the open round that each client spent on other things than its work.
         self._linked_s: dict[int, float] = {}
@@ -300,7 +303,7 @@ class Run:
         except FedpruneError as error:
             self.dispatch(events.Broken(str(error)))
             return
-        self.dispatch(events.Committed())
+        self.dispatch(events.Committed(judge=closed.judge))
         self._tidying = self._spawn(self._tidy())
 
     async def _tidy(self) -> None:
@@ -338,7 +341,7 @@ class Run:
         self.at("version-adopted")
         if closed.proposal:
             self._output.keep_mask(closed.prepared.mask)
-        if not self.state.rules.evaluates(round_):
+        if not (self.state.rules.evaluates(round_) or closed.judge):
             self._output.publish(round_)
 
     async def _commit_mask(self, closed: Closed) -> None:
@@ -351,16 +354,35 @@ class Run:
             self._output.explain_first(closed.proposal)
 
     def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
-        found = self.store.receipts(self.run_id, effect.round, Work.EVALUATE)
-        # A client that was asked again after a restart counts once.
-        receipts = list({r.client: r for r in found}.values())
-        score = average(receipts, [json.loads(r.metrics_json) for r in receipts])
-        row = self._output.evaluated(effect.round, score)
-        self.at("evaluation-closed")
-        # The report first: an evaluation that is frozen without one could neither be entered nor be done again.
-        self.store.put_report(self.run_id, effect.round, row.to_json())
-        self.store.freeze(self.run_id, effect.round, Work.EVALUATE)
-        self._output.publish(effect.round)
+        self._spawn(self._decide(effect.round))
+
+    async def _decide(self, round_: int) -> None:
+        try:
+            if self._tidying is not None:
+                await self._tidying
+            decision = await asyncio.to_thread(self._deciding.decide, round_)
+            self.at("evaluation-closed")
+            await self._enter(round_, decision)
+        except StoreError as error:
+            self._halt(error)
+            return
+        except FedpruneError as error:
+            self.dispatch(events.Broken(str(error)))
+            return
+        self._output.publish(round_)
+        self.dispatch(events.Decided())
+
+    async def _enter(self, round_: int, decision: Decision) -> None:
+        """Into the report, and where a pruning step is undone, into the versions."""
+        row = self._output.decided(round_, decision)
+        if decision.undone is None:
+            self.store.put_report(self.run_id, round_, row.to_json())
+            return
+        self._say(f"round {round_}: the pruning step is undone; going on from the model before it")
+        await asyncio.to_thread(self.store.commit_version, decision.undone.record, report_json=row.to_json())
+        self._versions.adopt(decision.undone)
+        self.at("version-adopted")
+        self._output.keep_mask(decision.undone.mask)
 
     def _set_timer(self, effect: events.SetTimer) -> None:
         self._timers.set(effect.name, effect.seconds, effect.event)
@@ -401,6 +423,7 @@ class Run:
     async def _finish(self, effect: events.EndRun) -> None:
         entries, _ = self.accounts.close_round()
         try:
+            await self._leave_nothing_on_approval()
             await asyncio.to_thread(self._write_down, effect, entries)
         except StoreError as error:
             self._halt(error)
@@ -414,9 +437,18 @@ class Run:
         if not self.ended.done():
             self.ended.set_result(effect)
 
+    async def _leave_nothing_on_approval(self) -> None:
+        if self._tidying is not None:
+            await self._tidying
+        decision = await asyncio.to_thread(self._deciding.end)
+        if decision.undone is not None:
+            await self._enter(decision.undone.record.round, decision)
+
     def _write_down(self, effect: events.EndRun, entries: list[Entry]) -> None:
         self.store.append_entries(self.run_id, entries)
-        self._output.ended(effect, self._versions.latest, self.store.entries(self.run_id))
+        control = self._versions.control
+        outcome = control.outcome if control else ""
+        self._output.ended(effect, self._versions.latest, self.store.entries(self.run_id), pruning_outcome=outcome)
 
     def _dismiss(self, effect: events.Dismiss) -> None:
         if self._farewell is not None:

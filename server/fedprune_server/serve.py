@@ -104,7 +104,8 @@ class Server:
         """Raise what is wrong with any of the runs, before a client waits for it."""
         for config in self.configs:
             schema = self.workshop.schema_for(config)
-            Pruner(plan.pruning_plan(config), config.run.rounds).check(schema)
+            Pruner(plan.pruning_plan(config, schema), config.run.rounds).check(schema)
+            plan.control(config, schema)
             coarsest = plan.coarsest(config, schema)
             check_schema(plan.upload_plan(coarsest, round_=config.run.rounds, shard=0), schema)
             check_schema(plan.broadcast_plan(coarsest, round_=config.run.rounds), schema)

@@ -64,8 +64,8 @@ def _wrong(key: str, seen: object, expected: str) -> LocalError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A step on approval: to `density`, proposed after `round`; `snapshot` is the version to go back to; `left` rounds
-    of recovery are still to come."""
+    """A step on approval: to `density`, proposed with the version of `round`; `snapshot` is the version before that one,
+    to go back to; `left` rounds of recovery are still to come."""
 
     density: float
     round: int
@@ -77,7 +77,8 @@ class Trial:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlState:
     """All that the controller's course depends on. `density` is the last accepted one, `best` the held-out results of
-    the best accepted model by unit, `scale` the part of the next step that is dared."""
+    the best accepted model by unit, `scale` the part of the next step that is dared; `rollbacks` so far, which is the
+    epoch of the residuals."""
 
     plan: ControlPlan
     phase: Phase = Phase.WAITING
@@ -87,6 +88,7 @@ class ControlState:
     scale: float = 1.0
     rejections: int = 0
     accepted: int = 0
+    rollbacks: int = 0
     reason: str = ""
 
     @property
@@ -102,11 +104,11 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundCommitted(Event):
-    """A round of training ended in this version."""
+class RoundClosed(Event):
+    """A round of training ended; its version will follow the version `before`, to which a rejected step goes back."""
 
     round: int
-    version: Version
+    before: Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class RunEnding(Event):
     """No further round comes."""
 
 
-EVENTS: tuple[type[Event], ...] = (RoundCommitted, Evaluated, Proposed, Exhausted, RunEnding)
+EVENTS: tuple[type[Event], ...] = (RoundClosed, Evaluated, Proposed, Exhausted, RunEnding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +154,8 @@ class Evaluate(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Propose(Effect):
-    """Keep `snapshot` whole (model, mask, server state, residual epoch), bring the mask to `density`, commit it as new
-    versions; answer with `Proposed` or `Exhausted`."""
+    """Keep `snapshot` whole (model, mask, server state), bring the mask of the round's version to `density`; answer with
+    `Proposed` or `Exhausted`."""
 
     density: float
     snapshot: Version

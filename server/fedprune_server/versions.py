@@ -24,8 +24,9 @@ from fedprune.mask import Mask
 from fedprune.parts import Part, PartKind
 from fedprune.tensor import Schema, Version
 from fedprune.work import UploadPlan
-from fedprune_server.state import pack_state, unpack_state
+from fedprune_server.state import Kept, pack_state, unpack_state
 from fedprune_server.store import Store, VersionRecord
+from fedprune_server.trials import ControlState
 
 # Steps that are kept for clients that are behind.
 HISTORY = 8
@@ -42,11 +43,8 @@ class Prepared:
     mask: Mask
     record: VersionRecord
     steps: tuple[Part, ...]
-    # What the broadcasts left out so far, and what the aggregator remembers.
-    memory: Memory = field(default_factory=Memory)
-    optimizer: Arrays = field(default_factory=dict)
-    # What the pruner believed, as it was stored: for a pruner that takes it up again.
-    beliefs: Arrays = field(default_factory=dict)
+    # What the broadcasts left out so far, what aggregator and pruner remember, and where the controller stands.
+    kept: Kept = field(default_factory=Kept)
     dropped_norm: float = 0.0
 
 
@@ -69,6 +67,8 @@ class Versions:
         # Steps by the model version they lead to, oldest first.
         self._steps: OrderedDict[int, tuple[Part, ...]] = OrderedDict()
         self._latest: Prepared | None = None
+        # Where the pruning controller stands: as the latest version says, or further, by what clients found about it.
+        self.control: ControlState | None = None
 
     @property
     def started(self) -> bool:
@@ -90,6 +90,7 @@ class Versions:
         plan: UploadPlan | None,
         optimizer: Arrays | None = None,
         beliefs: Arrays | None = None,
+        control: ControlState | None = None,
     ) -> Prepared:
         """Encode the next version and put its blobs; nothing is committed yet.
 
@@ -98,22 +99,36 @@ class Versions:
         """
         before = self._latest
         version = Version(model=before.version.model + 1 if before else 0, mask=mask.version)
-        memory, dropped = Memory(), before.memory.norm if before else 0.0
+        memory, dropped = Memory(), before.kept.memory.norm if before else 0.0
         parts: tuple[Part, ...] = ()
         if plan is not None and before is not None:
             step = self._encode_step(before, version, arrays, mask, plan)
             arrays, memory, dropped, parts = step.arrays, step.memory, step.dropped_norm, step.parts
-        state = pack_state(memory, optimizer or {}, beliefs or {})
-        record = self._record(version, arrays, mask, state, parts, round_)
+        kept = Kept(memory=memory, optimizer=optimizer or {}, beliefs=beliefs or {}, control=control)
+        record = self._record(version, arrays, mask, pack_state(kept), parts, round_)
         return Prepared(
             version=version,
             arrays=arrays,
             mask=mask,
             record=record,
             steps=parts,
-            memory=memory,
-            optimizer=optimizer or {},
+            kept=kept,
             dropped_norm=dropped,
+        )
+
+    def prepare_rollback(self, snapshot: Version, *, round_: int, control: ControlState) -> Prepared:
+        """The content of an earlier version, to the byte, under new versions of model and mask: model, mask, and what
+        the aggregator and the pruner remembered. Everyone takes it whole; what broadcasts left out is dropped."""
+        old = self._read(self._store.version(self._run_id, snapshot.model))
+        mask = Mask(schema=self.schema, version=self.latest.mask.version + 1, alive=old.mask.alive)
+        return self.prepare(
+            old.arrays,
+            mask,
+            round_=round_,
+            plan=None,
+            optimizer=old.kept.optimizer,
+            beliefs=old.kept.beliefs,
+            control=control,
         )
 
     def _record(
@@ -147,14 +162,22 @@ class Versions:
             while len(self._steps) > HISTORY:
                 self._steps.popitem(last=False)
         self._latest = prepared
+        self.control = prepared.kept.control
 
     @property
     def kept(self) -> frozenset[str]:
-        """Digests of the blobs that clients which are behind may still ask for."""
-        return frozenset(part.digest for steps in self._steps.values() for part in steps)
+        """Digests of the blobs that may still be needed: by clients that are behind, or to undo a step on approval."""
+        control = self.latest.kept.control
+        trial = control.trial if control is not None else None
+        snapshot = self._store.version(self._run_id, trial.snapshot.model).blobs if trial is not None else ()
+        return frozenset([*snapshot, *(part.digest for steps in self._steps.values() for part in steps)])
 
     def restore(self, record: VersionRecord) -> None:
         """Take up a version that an earlier process committed; clients that are behind get the snapshot."""
+        self._latest = self._read(record)
+        self.control = self._latest.kept.control
+
+    def _read(self, record: VersionRecord) -> Prepared:
         blobs = self._store.blobs
         mask = decode_mask_set(
             blobs.open(record.mask_digest),
@@ -164,21 +187,8 @@ class Versions:
             limits=self._limits,
         )
         arrays = decode_update(blobs.open(record.model_digest), schema=self.schema, mask=mask, limits=self._limits)
-        memory = Memory()
-        optimizer: Arrays = {}
-        beliefs: Arrays = {}
-        if record.state_digest is not None:
-            memory, optimizer, beliefs = unpack_state(blobs.open(record.state_digest))
-        self._latest = Prepared(
-            version=record.version,
-            arrays=arrays,
-            mask=mask,
-            record=record,
-            steps=(),
-            memory=memory,
-            optimizer=optimizer,
-            beliefs=beliefs,
-        )
+        kept = unpack_state(blobs.open(record.state_digest)) if record.state_digest is not None else Kept()
+        return Prepared(version=record.version, arrays=arrays, mask=mask, record=record, steps=(), kept=kept)
 
     def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:
         """What to send to who holds `held` and wants `want`, which must be the latest."""
@@ -229,7 +239,7 @@ class Versions:
         self, before: Prepared, version: Version, arrays: Arrays, mask: Mask, plan: UploadPlan
     ) -> _Step:
         """The broadcast that leaves something out: the version is what clients decode, the rest stays with us."""
-        memory = before.memory.copy()
+        memory = before.kept.memory.copy()
         dropped = memory.mask(mask)
         base = {name: np.array(array) for name, array in before.arrays.items()}
         mask.apply(base)

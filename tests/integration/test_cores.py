@@ -84,6 +84,7 @@ class World:
                     self.tell(client, session.Cancelled(self.newest[client].assignment_id))
             case events.CloseEvaluation(round_):
                 self.frozen.add((round_, False))
+                self.dispatch(events.Decided())
             case events.SetTimer(name, _, _):
                 self.timers[name] = effect
             case events.ClearTimer(name):

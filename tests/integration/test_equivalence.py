@@ -63,7 +63,7 @@ def one_process(task_path: Path, config: RunConfig) -> tuple[Schema, dict[int, M
     task = load_task(task_path)
     model = build_model(task, seed=config.run.seed)
     schema = assign_roles(signature(model), config.pruning.protect, config.pruning.prune)
-    pruner = Pruner(plan.pruning_plan(config), config.run.rounds)
+    pruner = Pruner(plan.pruning_plan(config, schema), config.run.rounds)
     pruner.check(schema)
     arrays: Arrays = to_arrays(model, schema)
     mask = Mask.full(schema)

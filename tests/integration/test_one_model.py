@@ -143,7 +143,7 @@ def test_a_rollback_ends_the_chain_and_regrown_values_arrive(coordinator: Coordi
     coordinator.go_on(prune=True)
     coordinator.serve(replica)
     coordinator.roll_back()
-    assert coordinator.versions.latest.memory.residual == {}
+    assert coordinator.versions.latest.kept.memory.residual == {}
     assert [part.kind for part in coordinator.serve(replica)] == [PartKind.MASK, PartKind.MODEL]
     assert_same(replica, coordinator.versions)
     coordinator.go_on()
@@ -181,8 +181,8 @@ def test_a_restarted_coordinator_holds_the_same_version_and_residual(coordinator
     again.restore(before.record)
     assert_same(replica, again)
     assert again.parts(replica.version, before.version) == ()
-    for name, residual in before.memory.residual.items():
-        assert again.latest.memory.residual[name].tobytes() == residual.tobytes()
+    for name, residual in before.kept.memory.residual.items():
+        assert again.latest.kept.memory.residual[name].tobytes() == residual.tobytes()
 
 
 def test_what_broadcasts_leave_out_is_kept_for_the_next() -> None:
@@ -196,7 +196,7 @@ def test_what_broadcasts_leave_out_is_kept_for_the_next() -> None:
         coordinator.commit(target, before.mask, coordinator.plan)
     latest = coordinator.versions.latest
     for name in ("hidden", "bias"):
-        np.testing.assert_allclose(latest.arrays[name] + latest.memory.residual[name], wanted[name], atol=1e-5)
+        np.testing.assert_allclose(latest.arrays[name] + latest.kept.memory.residual[name], wanted[name], atol=1e-5)
 
 
 def test_only_the_latest_version_is_to_be_had(coordinator: Coordinator) -> None:

@@ -165,7 +165,7 @@ def test_a_coordinator_that_comes_back_gives_the_same_bits() -> None:
     assert {n: a.tobytes() for n, a in restored.latest.arrays.items()} == {
         n: a.tobytes() for n, a in before.arrays.items()
     }
-    assert restored.latest.memory.norm == before.memory.norm
+    assert restored.latest.kept.memory.norm == before.kept.memory.norm
     follow(history, replica)
     assert_same(history, replica)
 

@@ -25,7 +25,7 @@ from fedprune_server.trials import (
     Record,
     Release,
     Restore,
-    RoundCommitted,
+    RoundClosed,
     RunEnding,
 )
 
@@ -55,7 +55,7 @@ class Run:
         self.version = Version(model=self.version.model + 1, mask=self.version.mask + mask)
         self.contents[self.version] = density
 
-    def tell(self, event: RoundCommitted | Evaluated | Proposed | Exhausted | RunEnding) -> None:
+    def tell(self, event: RoundClosed | Evaluated | Proposed | Exhausted | RunEnding) -> None:
         self.state, effects = step(self.state, event)
         for effect in effects:
             self.log.append(effect)
@@ -77,7 +77,7 @@ class Run:
     def rounds(self, count: int) -> None:
         for round in range(1, count + 1):
             self.commit(self.density)
-            self.tell(RoundCommitted(round, self.version))
+            self.tell(RoundClosed(round, self.version))
         self.tell(RunEnding())
 
     def of(self, kind: type[Effect]) -> list[Effect]:
@@ -154,10 +154,10 @@ def test_after_a_half_step_the_next_goes_all_the_way_again() -> None:
 
 def test_what_was_realised_is_what_is_accepted() -> None:
     state = ControlState(plan=PLAN, phase=Phase.READY, best=units(0.9))
-    state, _ = step(state, RoundCommitted(5, Version(model=5)))
+    state, _ = step(state, RoundClosed(5, Version(model=5)))
     state, _ = step(state, Proposed(0.52))
     for round in (6, 7):
-        state, _ = step(state, RoundCommitted(round, Version(model=round)))
+        state, _ = step(state, RoundClosed(round, Version(model=round)))
     state, _ = step(state, Evaluated(units(0.9)))
     assert state.density == 0.52
     assert next_density(state) == 0.5
@@ -207,17 +207,17 @@ def test_an_undecided_trial_recovers_longer_then_the_mean_decides() -> None:
     for offset, decision in [(0.0, "accepted"), (0.008, "rejected")]:
         state = ControlState(plan=PLAN, phase=Phase.BASELINE)
         state, _ = step(state, Evaluated({f"client {k}": Measured(value=0.9, examples=100) for k in range(6)}))
-        state, _ = step(state, RoundCommitted(5, Version(model=5)))
+        state, _ = step(state, RoundClosed(5, Version(model=5)))
         state, _ = step(state, Proposed(0.5))
         for _ in range(2):
-            state, effects = step(state, RoundCommitted(6, Version(model=6)))
+            state, effects = step(state, RoundClosed(6, Version(model=6)))
         assert effects == (Evaluate(6),)
         state, (record,) = step(state, Evaluated(noisy(offset)))
         assert isinstance(record, Record)
         assert record.decision == "extended"
         assert state.phase is Phase.RECOVERING
         for _ in range(2):
-            state, _ = step(state, RoundCommitted(8, Version(model=8)))
+            state, _ = step(state, RoundClosed(8, Version(model=8)))
         state, (record, *_) = step(state, Evaluated(noisy(offset)))
         assert isinstance(record, Record)
         assert record.decision == decision
@@ -225,8 +225,8 @@ def test_an_undecided_trial_recovers_longer_then_the_mean_decides() -> None:
 
 def test_a_killed_coordinator_proposes_again_from_where_it_stands() -> None:
     state = ControlState(plan=PLAN, phase=Phase.READY, best=units(0.9))
-    state, _ = step(state, RoundCommitted(5, Version(model=5)))
-    state, effects = step(state, RoundCommitted(6, Version(model=6)))
+    state, _ = step(state, RoundClosed(5, Version(model=5)))
+    state, effects = step(state, RoundClosed(6, Version(model=6)))
     assert effects == (Propose(0.5, Version(model=6)),)
     state, effects = step(state, RunEnding())
     assert effects == (Release(Version(model=6)), Frozen("the run ended"))
@@ -237,14 +237,14 @@ def test_the_state_can_be_stored_at_any_time(rounds: int) -> None:
     run = Run(PLAN, lambda density: 0.9 if density >= 0.3 else 0.7)
     for round in range(1, rounds + 1):
         run.commit(run.density)
-        run.tell(RoundCommitted(round, run.version))
+        run.tell(RoundClosed(round, run.version))
     adapter = TypeAdapter(ControlState)
     assert adapter.validate_json(adapter.dump_json(run.state)) == run.state
 
 
 def test_an_evaluation_that_did_not_come_is_asked_for_again() -> None:
     for phase in (Phase.BASELINE, Phase.JUDGING):
-        state, effects = step(ControlState(plan=PLAN, phase=phase), RoundCommitted(9, Version(model=9)))
+        state, effects = step(ControlState(plan=PLAN, phase=phase), RoundClosed(9, Version(model=9)))
         assert effects == (Evaluate(9),)
         assert state.phase is phase
 

@@ -11,12 +11,14 @@ from fedprune.codec import Content, Limits, UpdateReader, encode_update
 from fedprune.feedback import Memory
 from fedprune.mask import Mask
 from fedprune.pruning import PruningPlan
+from fedprune.pruning.comparison import Measured
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune_server.aggregation import FoldInput
 from fedprune_server.judging import judged
 from fedprune_server.pruner import Pruner
-from fedprune_server.state import pack_state, unpack_state
+from fedprune_server.state import Kept, pack_state, unpack_state
 from fedprune_server.store import MemoryStore, RunRecord
+from fedprune_server.trials import ControlPlan, ControlState, Phase, Trial
 from fedprune_server.versions import Versions
 
 SCHEMA = Schema(
@@ -72,7 +74,7 @@ def test_beliefs_are_stored_with_the_version_and_taken_up_again() -> None:
     again, fresh = Versions(store, "r", SCHEMA, Limits.of_update(SCHEMA)), believer()
     again.restore(first.record)
     assert fresh.beliefs is not None
-    fresh.beliefs.restore(again.latest.beliefs)
+    fresh.beliefs.restore(again.latest.kept.beliefs)
     found = fresh.beliefs.arrays()
     assert all(np.array_equal(found[name], array) for name, array in learnt.items())
     assert any(np.any(array > 1) for array in found.values())
@@ -80,10 +82,16 @@ def test_beliefs_are_stored_with_the_version_and_taken_up_again() -> None:
 
 def test_each_kind_of_memory_comes_back_as_itself() -> None:
     one, two, three = (np.full(3, v, np.float32) for v in (1, 2, 3))
-    memory, optimizer, beliefs = unpack_state(
-        memoryview(pack_state(Memory(residual={"w": one}), {"m.w": two}, {"alpha.w": three}))
+    trial = Trial(density=0.5, round=7, snapshot=Version(model=6, mask=2), left=2)
+    plan = ControlPlan(path=(0.5, 0.2), first=2, last=9)
+    control = ControlState(
+        plan=plan, phase=Phase.RECOVERING, best={"client 0": Measured(value=0.75, examples=8)}, trial=trial, rollbacks=3
     )
-    assert (memory.residual["w"] == one).all()
-    assert (optimizer["m.w"] == two).all()
-    assert (beliefs["alpha.w"] == three).all()
-    assert pack_state(Memory(), {}, {}) == b""
+    kept = Kept(memory=Memory(residual={"w": one}), optimizer={"m.w": two}, beliefs={"alpha.w": three}, control=control)
+    found = unpack_state(memoryview(pack_state(kept)))
+    assert (found.memory.residual["w"] == one).all()
+    assert (found.optimizer["m.w"] == two).all()
+    assert (found.beliefs["alpha.w"] == three).all()
+    assert found.control == control
+    assert pack_state(Kept()) == b""
+    assert unpack_state(memoryview(pack_state(Kept(optimizer={"m.w": two})))).control is None

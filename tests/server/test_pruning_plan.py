@@ -5,12 +5,20 @@ import pytest
 from fedprune.config import RunConfig
 from fedprune.errors import ConfigError, LocalError
 from fedprune.pruning import Floors, PruningPlan, Step
+from fedprune.tensor import Role, Schema, TensorSpec
 from fedprune_server.plan import pruning_plan
 from fedprune_server.pruner import Pruner
 
+SCHEMA = Schema(
+    tensors=(
+        TensorSpec(name="w", shape=(40, 20), dtype="float32", role=Role.PRUNABLE),
+        TensorSpec(name="b", shape=(40,), dtype="float32", role=Role.FREE),
+    )
+)
+
 
 def plan_of(text: str) -> PruningPlan:
-    return pruning_plan(RunConfig.loads(f"[pruning]\n{text}"))
+    return pruning_plan(RunConfig.loads(f"[pruning]\n{text}"), SCHEMA)
 
 
 def test_an_empty_section_is_off() -> None:
@@ -81,4 +89,4 @@ def test_the_resolved_file_says_the_same() -> None:
     config = RunConfig.loads(
         '[pruning]\ndensity = 0.1\nschedule = "staged"\nstages = [[0.2, 0.1]]\nlayers = {"a*" = 0.1}'
     )
-    assert pruning_plan(RunConfig.loads(config.to_toml())) == pruning_plan(config)
+    assert pruning_plan(RunConfig.loads(config.to_toml()), SCHEMA) == pruning_plan(config, SCHEMA)

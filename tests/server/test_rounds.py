@@ -21,6 +21,7 @@ from fedprune_server.events import (
     CloseRound,
     Committed,
     DeadlinePassed,
+    Decided,
     Declined,
     Dismiss,
     DropRound,
@@ -330,14 +331,36 @@ class TestAbsence:
         assert Say("waiting for clients: 1 connected, need 2") in play.feed(Joined(0))
 
 
+# What the hands report where no client is waited for.
+NEWS: dict[Phase, Event] = {Phase.FOLDING: Committed(), Phase.DECIDING: Decided()}
+
+
 class TestEvaluation:
     def test_clients_score_the_version_they_made(self) -> None:
         play = training(2, clients_evaluate=True)
         play.feed(Accepted(0), Accepted(1))
         assert play.feed(Committed())[0] == OpenEvaluation(1, (0, 1))
         play.feed(Accepted(0))
-        closed = play.feed(Accepted(1))
-        assert closed.index(CloseEvaluation(1)) < closed.index(OpenRound(2, (0, 1)))
+        assert play.feed(Accepted(1))[-1] == CloseEvaluation(1)
+        assert play.feed(Decided())[0] == OpenRound(2, (0, 1))
+
+    def test_all_score_a_version_that_a_pruning_step_is_judged_by(self) -> None:
+        play = training(4, share=0.5)
+        play.feed(*(Accepted(c) for c in play.state.cohort))
+        assert play.feed(Committed(judge=True))[0] == OpenEvaluation(1, (0, 1, 2, 3))
+        play.feed(*(Accepted(c) for c in range(4)))
+        assert play.state.phase is Phase.DECIDING
+        play.feed(Decided())
+        assert not play.state.judged
+        play.feed(*(Accepted(c) for c in play.state.cohort))
+        assert isinstance(play.feed(Committed())[0], OpenRound)
+
+    def test_a_stop_waits_for_the_decision(self) -> None:
+        play = training(1, clients_evaluate=True)
+        play.feed(Accepted(0), Committed(), Accepted(0))
+        assert play.of(EndRun) == []
+        play.feed(StopRequested("enough"))
+        assert play.feed(Decided())[-1] == EndRun("stopped", "enough")
 
     def test_at_the_deadline_it_ends_with_what_is_there(self) -> None:
         play = training(2, clients_evaluate=True)
@@ -348,7 +371,7 @@ class TestEvaluation:
     def test_as_often_as_asked_and_at_the_end(self, every: int, evaluated: list[int]) -> None:
         play = training(1, clients_evaluate=True, evaluate_every=every)
         while play.state.phase is not Phase.ENDED:
-            play.feed(Committed() if play.state.phase is Phase.FOLDING else Accepted(0))
+            play.feed(NEWS.get(play.state.phase, Accepted(0)))
         assert [e.round for e in play.of(OpenEvaluation)] == evaluated
         assert [e.outcome for e in play.of(EndRun)] == ["finished"]
 
@@ -468,6 +491,11 @@ class TestResume:
         again.take(rounds.resume(Course(rules=Rules(rounds=3), round=3, shards=(0, 1), counted=6)))
         assert again.of(EndRun) == [EndRun("finished", "3 rounds done")]
 
+    def test_an_evaluation_that_was_closed_is_decided_again(self) -> None:
+        again = Play()
+        again.take(rounds.resume(Course(rules=Rules(rounds=3), round=2, shards=(0,), phase=Phase.DECIDING)))
+        assert again.of(CloseEvaluation) == [CloseEvaluation(2)]
+
     def test_after_the_last_round_an_evaluation_is_still_waited_for(self) -> None:
         unevaluated = Course(rules=Rules(rounds=3), round=3, shards=(0, 1), counted=6, unevaluated=True)
         again = Play()
@@ -543,9 +571,14 @@ class Lives(RuleBasedStateMachine):
         self.feed(self.play.timers.pop(name).event)
 
     @precondition(lambda self: self.play.state.phase is Phase.FOLDING)
+    @rule(judge=st.booleans())
+    def commit(self, judge: bool) -> None:
+        self.feed(Committed(judge=judge))
+
+    @precondition(lambda self: self.play.state.phase is Phase.DECIDING)
     @rule()
-    def commit(self) -> None:
-        self.feed(Committed())
+    def decide(self) -> None:
+        self.feed(Decided())
 
     @precondition(lambda self: self.play.state.phase is not Phase.ENDED)
     @rule(rare=st.integers(0, 30))
@@ -596,8 +629,8 @@ class Lives(RuleBasedStateMachine):
             state = self.play.state
             if state.phase is Phase.ENDED:
                 break
-            if state.phase is Phase.FOLDING:
-                self.feed(Committed())
+            if state.phase in NEWS:
+                self.feed(NEWS[state.phase])
             elif state.phase is Phase.GATHERING:
                 away = [c for c in (*state.shards, *range(5)) if c not in state.connected]
                 self.feed(Joined(away[0])) if away else self.play.fire("settle")

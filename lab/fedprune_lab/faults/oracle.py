@@ -24,7 +24,7 @@ def final_model(
 ) -> Arrays:
     """The weights after the rounds of `accepted`, each with the names of the clients whose updates count in it."""
     arrays, mask = dict(first), Mask.full(schema)
-    pruner = Pruner(plan.pruning_plan(config), config.run.rounds)
+    pruner = Pruner(plan.pruning_plan(config, schema), config.run.rounds)
     for model, (round_, names) in enumerate(accepted):
         version = Version(model=model, mask=mask.version)
         updates = [_update(schema, arrays, mask, version, name=name, round_=round_) for name in names]

@@ -150,6 +150,9 @@ class Store(Protocol):
     def freeze(self, run_id: str, round_: int, kind: Work = Work.TRAIN) -> tuple[ReceiptRecord, ...]:
         """Close the accepted set of a round and give it, by client. Asked again, it gives the same set. In order."""
 
+    def frozen(self, run_id: str, round_: int) -> frozenset[Work]:
+        """The kinds of work of a round whose accepted set is closed."""
+
     # bytes
     def append_entries(self, run_id: str, entries: Sequence[Entry]) -> None:
         """Account for bytes outside a commit. In order."""

@@ -108,6 +108,11 @@ class Reading:
         rows = self._database.rows(ACCEPTED_OF_ROUND, run_id, round_, kind.value)
         return tuple(from_row(ReceiptRecord, row) for row in rows)
 
+    def frozen(self, run_id: str, round_: int) -> frozenset[Work]:
+        """The kinds of work of a round whose accepted set is closed."""
+        rows = self._database.rows("SELECT kind FROM frozen WHERE run_id = ? AND round = ?", run_id, round_)
+        return frozenset(Work(row["kind"]) for row in rows)
+
     def entries(self, run_id: str) -> list[Entry]:
         """All byte entries of a run, as they were appended."""
         sql = "SELECT body FROM ledger WHERE topic = ? AND run_id = ? ORDER BY sequence"
@@ -123,7 +128,6 @@ class Reading:
         )
         open_round = None if row is None else from_row(RoundRecord, row)
         number = 0 if open_round is None else open_round.round
-        frozen = self._database.rows("SELECT kind FROM frozen WHERE run_id = ? AND round = ?", run_id, number)
         receipts = self._database.rows(
             "SELECT * FROM receipts WHERE run_id = ? AND round = ? ORDER BY client, assignment_id", run_id, number
         )
@@ -136,7 +140,7 @@ class Reading:
             open_round=open_round,
             assignments=self.assignments(run_id, number) if open_round else (),
             receipts=tuple(from_row(ReceiptRecord, r) for r in receipts),
-            frozen=frozenset(Work(r["kind"]) for r in frozen),
+            frozen=self.frozen(run_id, number),
         )
 
     def _needed_blobs(self) -> set[str]:

@@ -408,7 +408,8 @@ class TestRecovery:
         assert found.receipts == (receipt,)
         assert found.frozen == frozenset()
         store.freeze(RUN, 1)
-        assert store.recover(RUN).frozen == {Work.TRAIN}
+        assert store.recover(RUN).frozen == store.frozen(RUN, 1) == {Work.TRAIN}
+        assert store.frozen(RUN, 2) == frozenset()
 
     def test_between_rounds_nothing_is_open(self, scene: Scene) -> None:
         scene.open(1)
