@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fedprune.errors import ConfigError
+from fedprune.pruning.presets import PRESETS
 from fedprune.tomlfile import KeyProblem, parse
 
 MAX_CHUNK_BYTES = 1 << 20
@@ -76,6 +77,10 @@ Method = Literal[
     "wanda",
 ]
 Values = Literal["lossless", "fp16", "bf16", "int8", "int4", "ternary"]
+
+
+Preset = Literal["gradual", "snip", "synflow", "random", "lamp", "wanda", "movement", "fedtiny", "fedrts"]
+Budget = Literal["keep", "compression", "parameters", "flops", "bytes"]
 
 
 class Section(BaseModel):
@@ -155,6 +160,8 @@ class TrainingSection(Section):
 
 
 class PruningSection(Section):
+    preset: Preset | None = None
+    """A paper's method by name: sets method, schedule, spread and regrow as it does; the other keys stay yours."""
     density: Share | Literal["auto"] = 1.0
     """Share of the prunable weights that is alive at the end; 1.0 prunes nothing; "auto" goes as low as the allowed drop
     of accuracy lets it."""
@@ -163,6 +170,11 @@ class PruningSection(Section):
     the best accepted model, and undone where it costs more. With density "auto" 0.01 unless given."""
     recovery: Count = 3
     """For steps on approval: rounds of training between a step and its verdict."""
+    budget: dict[Budget, Positive] = {}
+    """In place of density: `keep` (a share), `compression` (one in so many stays), `parameters` (so many stay), `flops`
+    (for one example, forward), or `bytes` (of a client's update in a steady round, at most)."""
+    over: Literal["prunable", "all"] = "prunable"
+    """What keep, compression and parameters of `budget` count: the prunable weights, or all of them."""
     method: Method = "magnitude"
     """How important a weight is: its size, nothing (the control), SynFlow (models whose matrices form a chain), or a
     score that the clients compute on their data, each time before a round that ends with a new mask."""
@@ -197,12 +209,38 @@ class PruningSection(Section):
     threshold: dict[Literal["absolute", "mean"], Positive] = {}
     """In place of density, with "once" or "init": keep what is at least so large, or `mean` times its tensor's mean."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_paper_says(cls, keys: Any) -> Any:
+        """The keys of a preset, under those of the file, which must not say otherwise."""
+        name = keys.get("preset") if isinstance(keys, dict) else None
+        if not isinstance(name, str) or name not in PRESETS:
+            return keys
+        fixed = {key: value for key, value in PRESETS[name].items() if key in cls.model_fields}
+        for key, value in fixed.items():
+            if keys.get(key, value) != value:
+                raise KeyProblem(
+                    key, f"{keys[key]!r} contradicts preset = {name!r}, which has {value!r}; leave one of them out"
+                )
+        return {**fixed, **keys}
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.start > self.end:
-            raise ValueError(f"start = {self.start} comes after end = {self.end}")
+            raise KeyProblem("start", f"start = {self.start} comes after end = {self.end}")
         if len(self.threshold) > 1:
-            raise ValueError("threshold is either absolute or mean, not both")
+            raise KeyProblem("threshold", "threshold is either absolute or mean, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if len(self.budget) > 1:
+            raise KeyProblem("budget", f"one budget at a time, not {' and '.join(self.budget)}")
+        if self.budget and (self.density != 1.0 or self.threshold):
+            other = "threshold" if self.threshold else f"density = {self.density}"
+            raise KeyProblem("budget", f"budget and {other} contradict each other; keep the one you mean")
+        if "flops" in self.budget and self.allowance is not None:
+            raise KeyProblem("budget", "steps on approval go by weights; state the budget as keep or parameters")
         return self
 
     @property
@@ -335,6 +373,12 @@ class RunConfig(Section):
     privacy: PrivacySection = PrivacySection()
     network: NetworkSection = NetworkSection()
     page: PageSection = PageSection()
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if "bytes" in self.pruning.budget and (self.compression.top < 1.0 or self.compression.plan == "auto"):
+            raise KeyProblem("pruning.budget", "compression chooses a share of the weights itself: bytes do not follow")
+        return self
 
     @model_validator(mode="after")
     def _judgeable(self) -> Self:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path as FilePath
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedprune.errors import ConfigError
+from fedprune.errors import ConfigError, LocalError, StoreError, TaskError
 
 Model = TypeVar("Model", bound=BaseModel)
 Path = tuple[str, ...]
@@ -70,6 +72,28 @@ def key_lines(text: str) -> dict[Path, int]:
         elif key := _KEY.match(line):
             lines.setdefault(section + _split(key[1]), number)
     return lines
+
+
+@contextmanager
+def naming_lines(files: Sequence[FilePath]) -> Iterator[None]:
+    """What is raised inside about a "section.key" of one of `files` names its line too, as `parse` does. For problems
+    that only show against the model."""
+    try:
+        yield
+    except LocalError as error:
+        places = [place for file in files if (place := _place(str(error), file))]
+        if not places or isinstance(error, (StoreError, TaskError)):
+            raise
+        raise ConfigError(f"{places[0]}: {error}") from error
+
+
+def _place(said: str, file: FilePath) -> str | None:
+    """Where the first section and key that `said` mentions stands in `file`."""
+    lines = key_lines(file.read_text(encoding="utf-8"))
+    for section, key in re.findall(r"\b([a-z]+)\.([a-z_]+)", said):
+        if line := lines.get((section, key)):
+            return f"{file} line {line}"
+    return None
 
 
 def parse_override(override: str) -> tuple[Path, object]:

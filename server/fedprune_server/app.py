@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from fedprune import commands
+from fedprune.tomlfile import naming_lines
 from fedprune_server.authority import app as authority
 from fedprune_server.config import ServerConfig
 
@@ -91,8 +92,8 @@ def serve(
     )
     from fedprune_server.serve import serve as coordinate
 
-    raise typer.Exit(
-        coordinate(
+    with naming_lines(run_files):
+        code = coordinate(
             config.runs,
             task=config.task,
             out=config.out,
@@ -103,7 +104,7 @@ def serve(
             page=config.page,
             page_token=config.page_token,
         )
-    )
+    raise typer.Exit(code)
 
 
 @app.command()

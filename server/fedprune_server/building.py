@@ -25,6 +25,7 @@ from fedprune_server import plan
 from fedprune_server.accounting import Accounts
 from fedprune_server.approval import awaits_evaluation
 from fedprune_server.autoplan import Choice, decide
+from fedprune_server.budgeting import budgeted
 from fedprune_server.closing import Closing, Evaluator
 from fedprune_server.course import Course, Rules
 from fedprune_server.deciding import Deciding
@@ -153,7 +154,11 @@ def build_run(
     site.failpoint("run-found")
     versions = Versions(store, run_id, schema, Limits.of_update(schema))
     output = _output(site, config, folder, schema=schema)
-    pruner = Pruner(plan.pruning_plan(config, schema), config.run.rounds, seed=config.run.seed)
+    cost = site.workshop.cost(config)
+    asked = plan.pruning_plan(config, schema, cost)
+    pruner = Pruner(asked, config.run.rounds, seed=config.run.seed, cost=cost.per_weight if cost else None)
+    if words := budgeted(config, schema, cost).says:
+        site.say(f"budget: {words}")
     pruner.check(schema)
     resumed = _restore(site, config, run_id, store, versions, output, pruner)
     output.open(unpublished=resumed.unpublished if resumed else None)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 
 from fedprune.config import RunConfig
+from fedprune.flops import Cost
 from fedprune.pruning import Floors, PruningPlan
 from fedprune.score_frames import PLACES_ONLY
 from fedprune.tensor import Schema
 from fedprune.work import EvaluateWork, ScoreWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
 from fedprune_server.autoplan import Bounds, Choice
-from fedprune_server.control_plan import control_plan, least_density
+from fedprune_server.budgeting import budgeted
+from fedprune_server.control_plan import control_plan
 from fedprune_server.course import Rules
 from fedprune_server.pruner import Need
 from fedprune_server.trials import ControlState
@@ -49,20 +51,20 @@ def rules(config: RunConfig, *, clients_evaluate: bool, scored: frozenset[int] =
     )
 
 
-def pruning_plan(config: RunConfig, schema: Schema) -> PruningPlan:
-    """What is asked of the pruner. A density that is to be found may fall to what the floors hold."""
+def pruning_plan(config: RunConfig, schema: Schema, cost: Cost | None = None) -> PruningPlan:
+    """What is asked of the pruner for this model; `cost` where the run file has a budget of flops."""
     pruning = config.pruning
+    asked = budgeted(config, schema, cost)
     threshold = next(iter(pruning.threshold.items()), None)
-    floors = Floors(weights=pruning.floor, share=pruning.floor_share)
-    is_auto = pruning.density == "auto"
     return PruningPlan(
-        density=least_density(floors, schema) if pruning.density == "auto" else pruning.density,
+        density=asked.density,
+        measure=asked.measure,
         method=pruning.method,
-        schedule="once" if is_auto else pruning.schedule,
+        schedule="once" if pruning.density == "auto" else pruning.schedule,
         start=pruning.start,
         end=pruning.end,
         every=pruning.every,
-        floors=floors,
+        floors=Floors(weights=pruning.floor, share=pruning.floor_share),
         recovery_rounds=0,
         stages=pruning.stages,
         spread=pruning.spread,

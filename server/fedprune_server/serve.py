@@ -104,7 +104,9 @@ class Server:
         """Raise what is wrong with any of the runs, before a client waits for it."""
         for config in self.configs:
             schema = self.workshop.schema_for(config)
-            Pruner(plan.pruning_plan(config, schema), config.run.rounds).check(schema)
+            cost = self.workshop.cost(config)
+            asked = plan.pruning_plan(config, schema, cost)
+            Pruner(asked, config.run.rounds, cost=cost.per_weight if cost else None).check(schema)
             plan.control(config, schema)
             coarsest = plan.coarsest(config, schema)
             check_schema(plan.upload_plan(coarsest, round_=config.run.rounds, shard=0), schema)

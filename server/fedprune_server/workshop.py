@@ -18,6 +18,7 @@ from torch import nn
 from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
 from fedprune.evaluation import evaluate
+from fedprune.flops import Cost, forward_cost
 from fedprune.task import Task, load_task
 from fedprune.tensor import Schema
 from fedprune.torch import assign_roles, build_model, frozen_digest, signature, to_arrays
@@ -56,6 +57,13 @@ class Workshop:
         if config.run.init is not None:
             return read_weights(config.run.init, self.schema)
         return dict(to_arrays(build_model(self.task, seed=config.run.seed), self.schema))
+
+    def cost(self, config: RunConfig) -> Cost | None:
+        """What the model computes for one example, where the run file has a budget of it and there is an example."""
+        if "flops" not in config.pruning.budget or self.task.test_data is None:
+            return None
+        data = self.task.test_data()
+        return None if data is None else forward_cost(self.task, self.model, self.schema_for(config), data)
 
     def evaluator(self) -> Evaluator | None:
         """What scores a model on the coordinator's own test data; None when the task has none here."""

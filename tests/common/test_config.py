@@ -120,7 +120,8 @@ def test_the_resolved_file_reads_back_equal(density: float, ends: list[float], p
 
 def test_the_resolved_file_has_every_key(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text("[run]\ninit = 'a'\n[task]\nfile = 'b'\n[page]\ntoken_file = 'c'\n")
+    given = "[run]\ninit = 'a'\n[task]\nfile = 'b'\n[page]\ntoken_file = 'c'\n"
+    file.write_text(f"{given}[pruning]\npreset = 'gradual'\nmax_accuracy_drop = 0.01\n")
     written = tomllib.loads(RunConfig.load(file).to_toml())
     for name, field in RunConfig.model_fields.items():
         section = field.annotation

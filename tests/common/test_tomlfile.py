@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path as FilePath
 from typing import Annotated
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedprune.errors import ConfigError
-from fedprune.tomlfile import key_lines, parse, parse_override
+from fedprune.errors import ConfigError, LocalError, StoreError
+from fedprune.tomlfile import key_lines, naming_lines, parse, parse_override
 
 
 class Strict(BaseModel):
@@ -122,3 +123,14 @@ def test_every_key_of_a_file_has_its_line(sections: dict[str, dict[str, int]]) -
     text = "\n".join(lines)
     assert tomllib.loads(text) == sections
     assert key_lines(text) == wanted
+
+
+def test_what_shows_only_against_the_model_names_its_line_too(tmp_path: FilePath) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[run]\nrounds = 3\n[pruning]\n\nevery = 9\n")
+    with pytest.raises(ConfigError, match=r"run\.toml line 5: no step fits pruning\.every"), naming_lines([file]):
+        raise LocalError("no step fits pruning.every")
+    with pytest.raises(LocalError, match=r"^pruning\.stages are wrong"), naming_lines([file]):
+        raise LocalError("pruning.stages are wrong")
+    with pytest.raises(StoreError, match=r"^pruning\.every"), naming_lines([file]):
+        raise StoreError("pruning.every")

@@ -77,17 +77,19 @@ def test_there_are_examples_of_every_kind() -> None:
 @pytest.mark.parametrize("example", FOLDERS, indirect=True)
 def test_it_trains_prunes_and_stays_sparse(example: Path) -> None:
     config = RunConfig.load(example / "run.toml", [])
-    assert config.pruning.density < 1.0
+    density = config.pruning.density
+    assert density != "auto"
+    assert density < 1.0
     report = check(example / "task.py", count=config.clients.expect)
     assert report.metrics.keys() >= {"loss", "accuracy"}
     assert report.test_examples
     trainer = open_trainer(load_task(example / "task.py"), config, index=1, count=config.clients.expect)
     dense = one_round(trainer, Mask.full(trainer.schema), config)
-    mask = magnitude_mask(dense.weights, Mask.full(trainer.schema), config.pruning.density, Floors(), 1)
+    mask = magnitude_mask(dense.weights, Mask.full(trainer.schema), density, Floors(), 1)
     sparse = one_round(trainer, mask, config)
     for name, alive in mask.alive.items():
         assert not sparse.weights[name][~alive].any()
-    assert mask.density == pytest.approx(config.pruning.density, rel=0.2)
+    assert mask.density == pytest.approx(density, rel=0.2)
     found = trainer.evaluate(sparse.weights, EvaluateWork())
     assert found.examples > 0
     assert np.isfinite(found.metrics["loss"])

@@ -244,3 +244,22 @@ async def test_a_task_that_measures_no_accuracy_is_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda version: 0.9, run_file(*STEP), more="del metrics")
     assert not await bench.federation.run(link=bench.link)
     assert "the task's `metrics` gives none" in bench.federation.server.outcomes[0].reason
+
+
+async def test_a_budget_of_bytes_is_kept_on_the_wire_and_said(tmp_path: Path) -> None:
+    keys = ("pruning.budget={bytes=1500}", "pruning.schedule='init'", "compression.up='int8'", "pruning.floor=4")
+    model = "\ndef model():\n    return nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))\n"
+    federation = Federation(tmp_path, task_file(tmp_path, model=model), [run_file(*keys)])
+    assert await federation.run()
+    assert federation.report.final.density < 0.5
+    assert all(row.payload.up <= 3 * 1500 for row in federation.rounds)
+    assert any(said.startswith("budget: 1500 bytes a round and direction") for said in federation.said)
+
+
+async def test_a_budget_of_flops_is_met(tmp_path: Path) -> None:
+    keys = ("pruning.budget={flops=700}", "pruning.schedule='init'", "pruning.floor=4")
+    federation = Federation(tmp_path, task_file(tmp_path), [run_file(*keys)])
+    assert await federation.run()
+    # 6 x 24 + 24 x 16 + 16 x 3 multiply-adds dense, and the last 48 are the classifier's: 350 are left.
+    alive = sum(layer.alive for layer in federation.rounds[0].layers)
+    assert 0.9 * (350 - 48) <= alive <= 350 - 48

@@ -1,7 +1,10 @@
 """Papers by name give plans that hold together, and say so when a setting is against them."""
 
+from typing import get_args
+
 import pytest
 
+from fedprune.config import Preset
 from fedprune.errors import LocalError
 from fedprune.pruning import steps
 from fedprune.pruning.presets import PRESETS, preset
@@ -22,3 +25,7 @@ def test_settings_are_the_users_but_not_against_the_paper() -> None:
         preset("snip", sparsity=0.9)
     with pytest.raises(LocalError, match="no such preset"):
         preset("lottery")
+
+
+def test_the_run_file_knows_them_all() -> None:
+    assert get_args(Preset) == tuple(PRESETS)
