@@ -170,9 +170,6 @@ class PruningSection(Section):
     the best accepted model, and undone where it costs more. With density "auto" 0.01 unless given."""
     recovery: Count = 3
     """For steps on approval: rounds of training between a step and its verdict."""
-    budget: dict[Budget, Positive] = {}
-    """In place of density: `keep` (a share), `compression` (one in so many stays), `parameters` (so many stay), `flops`
-    (for one example, forward), or `bytes` (of a client's update in a steady round, at most)."""
     over: Literal["prunable", "all"] = "prunable"
     """What keep, compression and parameters of `budget` count: the prunable weights, or all of them."""
     method: Method = "magnitude"
@@ -204,6 +201,9 @@ class PruningSection(Section):
     """Fewest weights a prunable tensor keeps."""
     floor_share: ShareOrZero = 0.005
     """Smallest share of its weights a prunable tensor keeps."""
+    budget: dict[Budget, Positive] = {}
+    """In place of density: `keep` (a share), `compression` (one in so many stays), `parameters` (so many stay), `flops`
+    (for one example, forward), or `bytes` (of a client's update in a steady round, at most)."""
     layers: dict[str, Share] = {}
     """Tensors with a density of their own: names, with * and ?, and densities."""
     threshold: dict[Literal["absolute", "mean"], Positive] = {}

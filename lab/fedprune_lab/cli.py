@@ -36,6 +36,12 @@ Clients = Annotated[int, typer.Option(min=1, help="Client processes.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each of the two runs.")]
 Density = Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the weights that is left at the end.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first model and of the batches.")]
+RunFile = Annotated[Path, typer.Argument(metavar="RUN.toml", help="What all strategies have in common.")]
+Vary = Annotated[
+    list[str], typer.Option("--vary", metavar="KEY=V,V", help="A key and the values to try; repeat for combinations.")
+]
+Seeds = Annotated[str, typer.Option(metavar="N,N", help="Seeds; each strategy runs once with each.")]
+TaskFile = Annotated[Path | None, typer.Option("--task", metavar="FILE", help="Task file; wins over [task] file.")]
 Runs = Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs lie.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")]
 Inspected = Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run's folder; with --codec, one frame.")]
@@ -94,6 +100,47 @@ def demo(
         commands.print_json(whole)
     else:
         demos.print_outcome(plan, console)
+
+
+@app.command("compare")
+def compare(
+    run_file: RunFile,
+    vary: Vary,
+    task: TaskFile = None,
+    seeds: Seeds = "1",
+    clients: Clients = 4,
+    overrides: server.Overrides = None,
+    out: Out = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run several strategies on one task, and beside them the dense run, a random mask and a narrower dense network.
+
+    \b
+    Example: fedprune compare run.toml --vary pruning.method=magnitude,snip --seeds 1,2,3
+             fedprune compare run.toml --vary pruning.preset=gradual,fedrts --vary pruning.density=0.1,0.2
+    """
+    from rich.console import Console
+
+    from fedprune_lab import comparing, outcomes
+    from fedprune_lab.federation import free_folder
+    from fedprune_lab.view import open_view
+
+    work = comparing.Comparing(
+        run_file=run_file,
+        task=comparing.task_of(run_file, task),
+        varied=vary,
+        seeds=comparing.read_seeds(seeds),
+        clients=clients,
+        overrides=overrides or [],
+        out=free_folder(out, "compare"),
+        view=open_view(Console(stderr=as_json)),
+    )
+    rows = work.run()
+    if as_json:
+        commands.print_json(outcomes.to_dict(rows, work.notes))
+        return
+    print(outcomes.table(rows))
+    print(*work.notes, f"all of it: {work.out}/compare.csv, .json and .svg", sep="\n")
 
 
 @app.command("new")

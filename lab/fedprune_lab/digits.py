@@ -22,14 +22,15 @@ SKEW = 0.5  # Dirichlet concentration: the smaller, the more lopsided the client
 SPLIT_SEED = 1998  # who owns which picture does not change with the run's seed
 
 
-def model() -> nn.Module:
+def model(width: float = 1.0) -> nn.Module:
+    wide, narrow = max(1, round(512 * width)), max(1, round(224 * width))
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(64, 512),
+        nn.Linear(64, wide),
         nn.ReLU(),
-        nn.Linear(512, 224),
+        nn.Linear(wide, narrow),
         nn.ReLU(),
-        nn.Linear(224, 10),
+        nn.Linear(narrow, 10),
     )
 
 

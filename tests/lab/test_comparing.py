@@ -1,0 +1,77 @@
+"""The controls at equal weights, and a whole comparison by real processes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fedprune.errors import ConfigError, TaskError
+from fedprune.task import load_task
+from fedprune.torch import build_model
+from fedprune_lab import digits
+from fedprune_lab.comparing import Comparing, _narrow_task, read_seeds, task_of, width_for
+from fedprune_lab.view import LineView
+
+DIGITS = Path(digits.__file__)
+
+
+def test_the_width_gives_as_many_weights() -> None:
+    task = load_task(DIGITS)
+    for weights in (2_000, 15_000, 100_000):
+        hidden = task.model(width_for(task, weights))  # type: ignore[call-arg]  # it takes a width
+        assert sum(p.numel() for p in hidden.parameters()) == pytest.approx(weights, rel=0.02)
+
+
+def test_the_narrow_task_is_the_same_task_but_for_its_model(tmp_path: Path) -> None:
+    file = tmp_path / "task.py"
+    file.write_text(_narrow_task(DIGITS, 0.25))
+    narrow, whole = load_task(file), load_task(DIGITS)
+    assert [p.shape[0] for p in build_model(narrow).parameters()][:2] == [128, 128]
+    assert narrow.test_data is not None
+    assert whole.test_data is not None
+    assert len(narrow.test_data()) == len(whole.test_data())
+
+
+def test_a_model_that_takes_no_width_has_no_narrow_control(tmp_path: Path) -> None:
+    file = tmp_path / "task.py"
+    file.write_text(DIGITS.read_text().replace("def model(width: float = 1.0)", "def model()").replace("* width", ""))
+    with pytest.raises(TaskError, match="takes 0 positional arguments but 1 was given"):
+        width_for(load_task(file), 2_000)
+
+
+def test_arguments_that_are_none(tmp_path: Path) -> None:
+    assert read_seeds("3,1,3") == [3, 1]
+    with pytest.raises(ConfigError, match="--seeds cannot be read"):
+        read_seeds("one")
+    run_file = tmp_path / "run.toml"
+    run_file.write_text("[run]\nrounds = 2\n")
+    with pytest.raises(ConfigError, match="there is no task file"):
+        task_of(run_file, None)
+
+
+def test_a_strategy_is_shown_beside_its_controls(tmp_path: Path) -> None:
+    run_file = tmp_path / "run.toml"
+    run_file.write_text("[run]\nrounds = 3\n[pruning]\ndensity = 0.2\nevery = 1\n")
+    work = Comparing(
+        run_file=run_file,
+        task=DIGITS,
+        varied=["pruning.preset=gradual"],
+        seeds=[1],
+        clients=2,
+        out=tmp_path / "out",
+        view=LineView(Console(stderr=True, quiet=True)),
+    )
+    dense, gradual, random, narrow = work.run()
+    assert [dense.strategy, gradual.strategy] == ["dense", "preset gradual"]
+    assert (random.strategy, narrow.strategy) == ("random mask 0.2", f"narrower dense {gradual.weights:.0f}")
+    assert random.density == pytest.approx(gradual.density, abs=1e-3)
+    assert random.weights == pytest.approx(gradual.weights, rel=0.01)
+    assert narrow.weights == pytest.approx(gradual.weights, rel=0.02)
+    assert dense.flops is not None
+    assert gradual.flops is not None
+    assert gradual.flops < 0.25 * dense.flops
+    assert gradual.bytes_up < dense.bytes_up
+    whole = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [row["strategy"] for row in whole["outcomes"]] == [r.strategy for r in (dense, gradual, random, narrow)]
+    assert (tmp_path / "out" / "compare.svg").read_text().startswith("<svg")
