@@ -46,6 +46,7 @@ Runs = Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs lie.")
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")]
 Inspected = Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run's folder; with --codec, one frame.")]
 Codec = Annotated[bool, typer.Option("--codec", help="Show a frame: what the codec chose, and what it weighs.")]
+Pictures = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw what is left of each layer, as PNG files.")]
 Exported = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a .safetensors file.")]
 Csr = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")]
 NewFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder; its name becomes the run's.")]
@@ -247,16 +248,19 @@ def log(run: RunFolder, follow: Follow = False) -> None:
 
 
 @app.command("inspect")
-def inspect(what: Inspected, codec: Codec = False, as_json: Json = False) -> None:
+def inspect(what: Inspected, codec: Codec = False, pictures: Pictures = None, as_json: Json = False) -> None:
     """Look inside: a run's layers after each change of the mask, or with --codec the segments of one frame.
 
     \b
-    Example: fedprune inspect runs/digits
+    Example: fedprune inspect runs/digits --pictures digits-masks
              fedprune inspect --codec runs/digits/masks/v1.mask
     """
     from fedprune_lab import inspect_codec, inspect_run
+    from fedprune_lab import pictures as drawing
 
     found = inspect_codec.run(what) if codec else inspect_run.run(what)
+    if pictures is not None:
+        drawing.run(inspect_run.folder_of(what), inspect_run.layers_of(found), pictures)
     if as_json:
         commands.print_json(found)
     else:

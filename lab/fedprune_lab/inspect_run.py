@@ -6,6 +6,7 @@ Read from the run's report; the coordinator wrote the counts when it changed the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,19 @@ def run(path: Path) -> dict[str, Any]:
             }
             for row in changes
         ],
+        "trials": [asdict(row.trial) | {"decided": row.round} for row in report.rounds if row.trial],
+        "outcome": report.pruning_outcome,
     }
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of the run that `run` shows."""
+    return find(path).parent
+
+
+def layers_of(whole: dict[str, Any]) -> list[str]:
+    """The names of the layers that were pruned."""
+    return list(whole["masks"][-1]["layers"]) if whole["masks"] else []
 
 
 def lines(whole: dict[str, Any]) -> Iterator[str]:
@@ -43,3 +56,9 @@ def lines(whole: dict[str, Any]) -> Iterator[str]:
         counts = [m["layers"][name] for m in masks]
         shares = "".join(f"{c['alive'] / c['size']:>10.1%}" for c in counts)
         yield f"{name:<{width}}{counts[0]['size']:>12,}{shares}"
+    for trial in whole["trials"]:
+        drop = "" if trial["drop"] is None else f", {100 * trial['drop']:.2f} points lost over {trial['pairs']} clients"
+        tried = f"density {trial['density_tried']:.3g} tried with round {trial['round']}"
+        yield f"{tried}: {trial['decision']} after round {trial['decided']}{drop}"
+    if whole["outcome"]:
+        yield whole["outcome"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedprune.report import LayerReport, RoundReport, RunReport, document
+from fedprune.report import LayerReport, RoundReport, RunReport, TrialReport, document
 from fedprune.traffic import Traffic
 from fedprune_lab import cli, inspect_run
 
@@ -44,6 +44,19 @@ def test_a_column_for_each_change(folder: Path) -> None:
         "layer         weights   round 1   round 3",
         "a               1,000     50.0%     12.5%",
         "long.name          50    100.0%     50.0%",
+    ]
+
+
+def test_steps_on_approval_are_told(tmp_path: Path) -> None:
+    trial = TrialReport(
+        round=2, density_before=1.0, density_tried=0.5, decision="rejected", drop=0.125, low=0.1, high=0.15, pairs=3
+    )
+    rounds = [replace(changed(3, 500, 50), trial=trial)]
+    report = RunReport.of(name="ward", outcome="finished", rounds=rounds, pruning_outcome="nothing could be pruned")
+    (tmp_path / "report.json").write_text(json.dumps(document([report])))
+    assert list(inspect_run.lines(inspect_run.run(tmp_path)))[-2:] == [
+        "density 0.5 tried with round 2: rejected after round 3, 12.50 points lost over 3 clients",
+        "nothing could be pruned",
     ]
 
 
