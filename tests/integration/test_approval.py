@@ -21,6 +21,7 @@ from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_client.transport import Link
+from fedprune_server.store import verify
 
 from .federation import Federation, run_file, task_file, until
 
@@ -115,6 +116,7 @@ async def test_a_step_that_costs_too_much_is_undone_to_the_byte(tmp_path: Path, 
     versions = [row.model_version for row in rows]
     assert sorted(set(versions)) == versions
     assert rows[3].density == pytest.approx(0.65, abs=0.01)
+    assert verify(tmp_path / "runs" / "run").problems == ()
     if lossy:
         assert [bench.epochs[n] for n in (1, 2, 3, 4)] == [0, 0, 0, 1]
         assert sum("the model was rolled back" in line for line in bench.said) >= 3

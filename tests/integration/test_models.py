@@ -49,10 +49,10 @@ class Net(nn.Module):
         super().__init__()
         self.embed = nn.Linear(4, 16)
         self.layer = nn.TransformerEncoderLayer(16, 2, 24, dropout=0.0, batch_first=True)
-        self.out = nn.Linear(16, 2)
+        self.out = nn.Linear(64, 2)
 
     def forward(self, x):
-        return self.out(self.layer(self.embed(x.view(-1, 4, 4))).mean(1))
+        return self.out(self.layer(self.embed(x.view(-1, 4, 4))).flatten(1))
 
 def model():
     return Net()
