@@ -16,7 +16,6 @@ import typer
 from fedprune import commands
 from fedprune.tomlfile import naming_lines
 from fedprune_server.authority import app as authority
-from fedprune_server.config import ServerConfig
 
 app = commands.new_app("fedprune_server", "The coordinator: owns the model, its masks, the rounds and the ledger.")
 
@@ -79,6 +78,8 @@ def serve(
              fedprune server run.toml --set pruning.density=0.1 --set run.name=tenth
              fedprune server run.toml --page
     """
+    from fedprune_server.config import ServerConfig
+
     config = ServerConfig.from_files(
         run_files,
         overrides=overrides or [],

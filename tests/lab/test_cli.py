@@ -12,7 +12,7 @@ from fedprune_client import app as client_app
 from fedprune_lab import cli
 from fedprune_server import app as server_app
 
-HEAVY = ("torch", "grpc", "numpy", "rich", "asyncio", "cryptography")
+HEAVY = ("torch", "grpc", "numpy", "pydantic", "rich", "asyncio", "cryptography")
 PROBE = f"""
 import sys
 from {{module}} import {{function}}
