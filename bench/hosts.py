@@ -31,7 +31,7 @@ from fedprune_lab.bench.hosts import Count, Hosts
 from fedprune_lab.benching import keep
 from fedprune_lab.federation import Tail
 from fedprune_lab.link import Link, bit_per_s, seconds
-from fedprune_lab.report import REPORT, read
+from fedprune_lab.reading import REPORT, read
 
 TASK = Path(__file__).parent / "tasks" / "resnet18_judged.py"
 COORDINATOR = Link(rate_bit_per_s=1e9)

@@ -204,16 +204,17 @@ def report(runs: RunFolders, out: ReportOut = None, as_json: Json = False) -> No
     """
     from rich.console import Console
 
-    from fedprune_lab import report as reports
+    from fedprune_lab import reading
+    from fedprune_lab.report import print_report
     from fedprune_lab.reporting import files
 
     if as_json:
-        documents = [reports.read(reports.find(run))[0] for run in runs]
+        documents = [reading.read(reading.find(run))[0] for run in runs]
         whole = documents[0] | {"runs": [run for document in documents for run in document["runs"]]}
         commands.print_json(whole if len(documents) == 1 else {"schema": whole["schema"], "runs": whole["runs"]})
         return
     found, written = files.write(runs, out)
-    reports.print_report(found, Console())
+    print_report(found, Console())
     for path in written:
         print(f"wrote {path}")
 

@@ -13,7 +13,8 @@ from fedprune.config import ClientsSection, PruningSection, RunConfig, RunSectio
 from fedprune.report import document
 from fedprune_lab.comparison import compare
 from fedprune_lab.federation import Federation
-from fedprune_lab.report import REPORT, notes, print_sums, read
+from fedprune_lab.reading import REPORT, read
+from fedprune_lab.report import notes, print_sums
 from fedprune_lab.view import open_view
 
 TASK = Path(__file__).with_name("digits.py")

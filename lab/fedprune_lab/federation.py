@@ -20,8 +20,8 @@ from fedprune.report import RoundReport, RunReport
 from fedprune_lab.jobs import Job
 from fedprune_lab.link import Link
 from fedprune_lab.processes import Processes
+from fedprune_lab.reading import REPORT, read
 from fedprune_lab.relay import Crossed, relay_in_background
-from fedprune_lab.report import REPORT, read
 from fedprune_lab.view import View
 
 HOST = "127.0.0.1"

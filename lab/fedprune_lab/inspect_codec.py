@@ -20,7 +20,7 @@ from fedprune.codec.places import Places
 from fedprune.codec.positions import CODINGS
 from fedprune.errors import LocalError
 from fedprune.mask import Mask
-from fedprune_lab.report import REPORT, read
+from fedprune_lab.reading import REPORT, read
 
 SHAPELESS = (Positions.BITMAP, Positions.RICE, Positions.GAP)
 TRIED = (*SHAPELESS, Positions.CSR)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedprune_lab.report import find, read
+from fedprune_lab.reading import find, read
 
 
 def run(path: Path) -> dict[str, Any]:

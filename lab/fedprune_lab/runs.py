@@ -15,8 +15,8 @@ from typing import Any
 from fedprune.errors import LocalError
 from fedprune.report import RoundReport
 from fedprune_lab import figures
-from fedprune_lab.report import REPORT, read
-from fedprune_lab.view import moved, round_line
+from fedprune_lab.lines import moved, round_line
+from fedprune_lab.reading import REPORT, read
 
 CONFIG, ROUNDS = "config.toml", "rounds.jsonl"
 POLL_S = 0.2

@@ -12,8 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fedprune.report import RoundReport
-from fedprune.traffic import Ratio, Traffic
-from fedprune_lab import figures
+from fedprune_lab.lines import cells, moved, round_line
 
 # Rows of the live table; the lines beside them are its title, its head, its frame and what is being waited for.
 ROWS = 12
@@ -113,32 +112,5 @@ def rounds_table(rows: list[RoundReport], *, title: str) -> Table:
     for heading in ("round", "accuracy", "density", f"{word} up", f"{word} down", "raw dense", "fewer", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row, moved(row) if from_kernel else row.payload))
+        table.add_row(*cells(row, moved(row) if from_kernel else row.payload))
     return table
-
-
-def round_line(row: RoundReport, rounds: int) -> str:
-    """One round as a line of text."""
-    accuracy, density, up, down, dense, fewer, time = _cells(row, moved(row))[1:]
-    return (
-        f"round {row.round:>3}/{rounds}  accuracy {accuracy:>7}  density {density:>7}  "
-        f"up {up:>8}  down {down:>8}  raw dense {dense:>8}  {fewer:>5} fewer  {time}"
-    )
-
-
-def moved(row: RoundReport) -> Traffic:
-    """What crossed: on the socket where the kernel tells, else the payload."""
-    return row.payload if row.socket is None else row.socket
-
-
-def _cells(row: RoundReport, actual: Traffic) -> tuple[str, ...]:
-    return (
-        str(row.round),
-        figures.percent(row.accuracy),
-        figures.percent(row.density),
-        figures.size(actual.up),
-        figures.size(actual.down),
-        figures.size(row.dense_equivalent.both),
-        figures.times(Ratio.of(row.dense_equivalent, actual).both),
-        figures.seconds(row.seconds),
-    )

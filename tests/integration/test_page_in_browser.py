@@ -15,7 +15,7 @@ import pytest
 
 from fedprune_lab import figures
 from fedprune_lab.federation import free_port
-from fedprune_lab.view import moved
+from fedprune_lab.lines import moved
 from fedprune_server.extras import open_page
 
 from .federation import Federation, run_file, task_file, until

@@ -15,7 +15,8 @@ from rich.console import Console
 from fedprune.errors import LocalError
 from fedprune.report import Final, LayerReport, RoundReport, RunReport, Span, document
 from fedprune_lab.comparison import Comparison, Saving
-from fedprune_lab.report import find, print_report, read
+from fedprune_lab.reading import find, read
+from fedprune_lab.report import print_report
 
 MakeRun = Callable[..., RunReport]
 

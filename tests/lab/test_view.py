@@ -8,7 +8,8 @@ from collections.abc import Callable
 from rich.console import Console
 
 from fedprune.report import RoundReport
-from fedprune_lab.view import LineView, LiveView, open_view, round_line
+from fedprune_lab.lines import round_line
+from fedprune_lab.view import LineView, LiveView, open_view
 
 MakeRound = Callable[..., RoundReport]
 

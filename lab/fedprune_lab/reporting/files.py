@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from fedprune.errors import LocalError
 from fedprune.picture import mask_png
 from fedprune.report import RunReport
-from fedprune_lab.report import find, read
+from fedprune_lab.reading import find, read
 from fedprune_lab.reporting import html, text
 
 MODEL = "model.safetensors"

@@ -12,11 +12,11 @@ from pathlib import Path
 from fedprune import __version__
 from fedprune.report import RoundReport, RunReport
 from fedprune_lab import figures
+from fedprune_lab.lines import moved
 from fedprune_lab.report import notes
 from fedprune_lab.reporting.charts import Line, heat_map, line_chart
 from fedprune_lab.reporting.tables import Table, tables
 from fedprune_lab.reporting.text import environment, run_file, title
-from fedprune_lab.view import moved
 
 STYLE = Path(__file__).with_name("report.css")
 

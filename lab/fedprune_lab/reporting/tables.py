@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fedprune.report import RoundReport, RunReport
 from fedprune_lab import figures
 from fedprune_lab.comparison import compare
+from fedprune_lab.lines import moved
 from fedprune_lab.report import ROWS
-from fedprune_lab.view import moved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
