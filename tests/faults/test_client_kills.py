@@ -23,6 +23,11 @@ def test_a_few_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
+def test_a_client_that_is_stopped_stalls_only_itself(tmp_path: Path) -> None:
+    asyncio.run(killed(clients.Plan(stops=3, rounds=40, deadline_s=2.0), tmp_path))
+
+
+@pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_twenty_kills(tmp_path: Path) -> None:
     assert asyncio.run(killed(clients.Plan(seed=1, kills=20, rounds=30), tmp_path)).kills == 20

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
 import random
+import signal
 import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedprune.framing import MAX_CHUNK_BYTES
 from fedprune_lab.faults.programs import Program, Zygote, free_port
@@ -52,12 +55,15 @@ def train(model, data, ctx):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`kills` clients are killed, each `seed`-drawn instant after the one before; 0 is a run without faults."""
+    """`kills` clients are killed, each `seed`-drawn instant after the one before; 0 is a run without faults. With
+    `stops`, one is stopped for so many rounds instead, which end at their deadline without it."""
 
     seed: int = 0
     clients: int = 3
     rounds: int = 8
     kills: int = 0
+    stops: int = 0
+    deadline_s: float = 600.0
     limit_s: float = 180.0
 
 
@@ -75,11 +81,11 @@ class Found:
 
 async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     """Play a plan in an empty folder."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "task.py").write_text(TASK)
     (folder / "run.toml").write_text(
         f'[run]\nname = "{RUN}"\nrounds = {plan.rounds}\nevaluate_every = 0\n[clients]\nexpect = {plan.clients}\n'
-        f"grace_s = 60.0\n[pruning]\ndensity = 0.5\nevery = 2\nstart = 0.0\nend = 0.6\n"
+        f"grace_s = 60.0\ndeadline_s = {plan.deadline_s}\n[pruning]\ndensity = 0.5\nevery = 2\nstart = 0.0\nend = 0.6\n"
     )
     found = Found(plan=plan)
     began = time.monotonic()
@@ -92,6 +98,8 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
             for site in sites:
                 await site.start()
             await _kill_some(plan, coordinator, sites, found)
+            if plan.stops:
+                await _stop_one(plan, sites[0], folder / "runs" / RUN / "rounds.jsonl", found)
             code = await coordinator.end()
         if code:
             found.problems.append(f"the coordinator ended with code {code}")
@@ -128,6 +136,11 @@ class _Site:
         if self._program is not None:
             await self._program.kill()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Stop it, or let it go on."""
+        assert self._program is not None
+        self._program.signal(number)
+
     async def kill_and_start(self) -> bool:
         """Kill it where it stands and start it again; True when it had a sealed result."""
         await self.kill()
@@ -151,6 +164,30 @@ async def _kill_some(plan: Plan, coordinator: Program, sites: list[_Site], found
             return
         found.sealed += await rng.choice(sites).kill_and_start()
         found.kills += 1
+
+
+async def _stop_one(plan: Plan, site: _Site, rounds: Path, found: Found) -> None:
+    """The others go on without it, and it goes on with them when it may."""
+
+    async def counted(clients: int, more: int) -> None:
+        wanted = len(_rows(rounds)) + more
+        while len(_rows(rounds)) < wanted or _rows(rounds)[-1]["clients_counted"] != clients:
+            await asyncio.sleep(0.02)
+
+    await counted(plan.clients, 2)
+    site.signal(signal.SIGSTOP)
+    await counted(plan.clients - 1, plan.stops)
+    site.signal(signal.SIGCONT)
+    await counted(plan.clients, 1)
+    without = sum(row["clients_counted"] < plan.clients for row in _rows(rounds))
+    if without > plan.stops + 3:
+        found.problems.append(f"{without} rounds were without the client that was stopped for {plan.stops}")
+
+
+def _rows(rounds: Path) -> list[dict[str, Any]]:
+    # What stands behind the last line break is being written.
+    lines = rounds.read_text().split("\n")[:-1] if rounds.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def _judge(found: Found, sites: list[_Site], run: Path) -> None:
