@@ -69,6 +69,10 @@ PASSING = frozenset(
     }
 )
 
+PASSING_NAMES = frozenset(code.name for code in PASSING)
+# Steps that are kept until they are asked for: a mask and the weights under it.
+MAX_STEPS = 2
+
 Answer = TypeVar("Answer")
 Apply = Callable[[Part, memoryview], Awaitable[None]]
 
@@ -90,6 +94,12 @@ class Link:
         self._patience_s = patience_s
         self._say = say
         self._joined = asyncio.Event()
+        # The open work stream, who may write to it now, and what came or is awaited on it beside assignments.
+        self._stream: Any = None
+        self._writing = asyncio.Lock()
+        self._steps: list[pb.Step] = []
+        self._answers: dict[int, asyncio.Future[pb.Answer]] = {}
+        self._most_small_bytes = 0
         self._identity = ((IDENTITY_KEY, identity),)
         self._channel = _channel(server, credentials)
         self._stub = rpc.CoordinatorStub(self._channel)
@@ -107,6 +117,7 @@ class Link:
             return reply
 
         reply = await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S, patience_s=self._patience_s)
+        self._most_small_bytes = reply.most_small_bytes
         self._joined.set()
         self._joined = asyncio.Event()
         return reply
@@ -114,22 +125,59 @@ class Link:
     async def work(self, outgoing: AsyncIterator[pb.ClientMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
         """One work stream, until it breaks or ends; raises `UnavailableError` when it breaks."""
         call: Any = self._stub.Work(metadata=self._identity)
-        sending = asyncio.create_task(_send_all(call, outgoing))
+        sending = asyncio.create_task(self._send_all(call, outgoing))
+        self._stream = call
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
-                yield message
+                if not self._is_ours(message):
+                    yield message
         except grpc.aio.AioRpcError as error:
             raise as_error(error, self.server) from error
         finally:
+            self._hang_up()
             # A sender that lived on would take messages away from the next stream.
             sending.cancel()
             call.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
+    def _is_ours(self, message: pb.CoordinatorMessage) -> bool:
+        """Keep what is a transfer's: steps for the next pull, answers for who awaits them."""
+        if message.WhichOneof("event") == "step":
+            self._steps = [*self._steps[-MAX_STEPS + 1 :], message.step]
+        elif message.WhichOneof("event") == "answer":
+            awaited = self._answers.get(message.answer.assignment_id)
+            if awaited is not None and not awaited.done():
+                awaited.set_result(message.answer)
+        else:
+            return False
+        return True
+
+    def _hang_up(self) -> None:
+        self._stream = None
+        self._steps = []
+        for awaited in self._answers.values():
+            if not awaited.done():
+                awaited.set_exception(UnavailableError("the work stream broke", party=self.server))
+
+    async def _send_all(self, call: Any, outgoing: AsyncIterator[pb.ClientMessage]) -> None:
+        async for message in outgoing:
+            try:
+                await self._write(call, message)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return
+
+    async def _write(self, call: Any, message: pb.ClientMessage) -> None:
+        async with self._writing:
+            await call.write(message)
+
     async def pull(self, run_id: str, replica: Replica, want: Version, apply: Apply) -> None:
         """Bring the replica to `want` by `apply`, continuing after each break where it broke."""
         progress = _Download(run_id, replica, want, apply)
-        await self._persist(f"pulling {want}", lambda: self._pull_once(progress))
+        steps, self._steps = self._steps, []
+        for step in steps:
+            await progress.take_step(step, self.server)
+        if replica.version != want:
+            await self._persist(f"pulling {want}", lambda: self._pull_once(progress))
 
     async def _pull_once(self, progress: _Download) -> None:
         call: Any = self._stub.Pull(progress.request(), metadata=self._identity)
@@ -143,8 +191,13 @@ class Link:
         progress.check_complete(self.server)
 
     async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
-        """Send one sealed result until it has its receipt, in smaller chunks after each break: on a slow link a large
-        one may never arrive in time."""
+        """Send one sealed result until it has its receipt: on the work stream if it is small, else or if that breaks
+        by a call of its own, in smaller chunks after each break: on a slow link a large one may never arrive in time."""
+        if begin.eager and begin.size <= self._most_small_bytes:
+            answer = await self._submit_small(begin, frame)
+            if answer is not None:
+                return answer
+            begin.eager = False
         tries = itertools.count()
 
         async def call() -> pb.Receipt:
@@ -157,6 +210,25 @@ class Link:
                 begin.eager = False
 
         return await self._persist(f"submitting assignment {begin.assignment_id}", call)
+
+    async def _submit_small(self, begin: pb.Begin, frame: bytes) -> pb.Receipt | None:
+        """The receipt of a result that is sent in one message; None where another try may help. Raises the refusal."""
+        if self._stream is None:
+            return None
+        awaited = self._answers[begin.assignment_id] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(STALL_S):
+                await self._write(self._stream, pb.ClientMessage(result=pb.Result(begin=begin, data=frame)))
+                answer = await awaited
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, UnavailableError):
+            return None
+        finally:
+            del self._answers[begin.assignment_id]
+        if answer.WhichOneof("content") == "receipt":
+            return answer.receipt
+        if answer.refusal.status in PASSING_NAMES:
+            return None
+        raise RemoteError(answer.refusal.reason or "refused without a reason", party=self.server)
 
     async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int, answer_s: float) -> pb.Receipt:
         call: Any = self._stub.Submit(metadata=self._identity)
@@ -265,6 +337,13 @@ class _Download:
             self._part = self._blob = None
             await self._apply(part, data)
 
+    async def take_step(self, step: pb.Step, party: str) -> None:
+        """A part that came with the work. One that does not follow what we hold is let go: it can be pulled."""
+        part = wire.part(step.header, party=party)
+        if part.base is not None and part.base == self._replica.version:
+            await self.take(pb.PullReply(header=step.header), party)
+            await self.take(pb.PullReply(chunk=step.data), party)
+
     def _announce(self, part: Part, party: str) -> None:
         if self._blob is not None and self._part is not None and self._part.digest == part.digest:
             return
@@ -294,14 +373,6 @@ def begin_message(result: Result) -> pb.Begin:
         residual_norm=result.residual_norm,
         eager=result.seal.size <= EAGER_BYTES,
     )
-
-
-async def _send_all(call: Any, outgoing: AsyncIterator[pb.ClientMessage]) -> None:
-    async for message in outgoing:
-        try:
-            await call.write(message)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return
 
 
 async def _status(call: Any) -> Exception:

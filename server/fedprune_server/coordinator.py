@@ -14,7 +14,7 @@ from functools import partial
 
 from fedprune import __version__, wire
 from fedprune.codec import CODEC_VERSION
-from fedprune.errors import StaleError, UnavailableError, VersionError
+from fedprune.errors import LimitError, StaleError, UnavailableError, VersionError
 from fedprune.tensor import Schema
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events
@@ -84,7 +84,12 @@ class Coordinator:
         )
         member = self.members.admit(newcomer, own_digest=self.frozen_digest)
         log.info("joined", extra=member.names)
-        return pb.JoinReply(client_index=index, coordinator_version=__version__, heartbeat_s=self.heartbeat_s)
+        return pb.JoinReply(
+            client_index=index,
+            coordinator_version=__version__,
+            heartbeat_s=self.heartbeat_s,
+            most_small_bytes=run.config.network.chunk_bytes,
+        )
 
     def attach(self, member: Member, peer: str) -> Queue:
         """A client opened its work stream; an older stream of the same client ends."""
@@ -93,6 +98,7 @@ class Coordinator:
             member.queue.put_nowait(None)
         member.queue, member.cut = queue, partial(self.cut, member, queue)
         member.peers.add(peer)
+        member.holds = None
         member.last_seen = time.monotonic()
         if self.run is not None:
             self.run.dispatch(events.Joined(member.index))
@@ -117,11 +123,36 @@ class Coordinator:
         """A message on a client's work stream."""
         member.last_seen = time.monotonic()
         heard = message.WhichOneof("event")
-        self.count(member, up=message.ByteSize(), heartbeat=heard in ("heartbeat", "progress"))
+        bulk = len(message.result.data) if heard == "result" else 0
+        self.count(member, up=message.ByteSize() - bulk, heartbeat=heard in ("heartbeat", "progress"))
         if heard == "progress":
             member.step, member.steps = message.progress.step, message.progress.steps
         elif heard == "failure" and self.run is not None:
             self.run.failed(member, message.failure.assignment_id, message.failure.reason[:MAX_REASON])
+
+    def tell(self, member: Member, message: pb.CoordinatorMessage) -> None:
+        """A message leaves on a client's work stream."""
+        said = message.WhichOneof("event")
+        if said != "step":
+            self.count(member, down=message.ByteSize(), heartbeat=said == "heartbeat")
+        elif self.run is not None:
+            step, part = message.step, wire.part(message.step.header, party="this coordinator")
+            self.count(member, down=message.ByteSize() - part.size)
+            self.run.accounts.sent(member, part, memoryview(step.data), start=0, end=part.size)
+            self.run.accounts.pulls += step.header.part + 1 == step.header.parts
+
+    async def take(self, member: Member, begin: pb.Begin, data: bytes) -> pb.Receipt:
+        """A small result on a client's work stream. Raises `RemoteError` when it cannot be accepted."""
+        run = self.run_of(begin.run_id)
+        if len(data) > run.config.network.chunk_bytes:
+            raise LimitError(
+                "a result on the work stream is too large for it",
+                party=member.party,
+                seen=len(data),
+                expected=f"at most {run.config.network.chunk_bytes}",
+                next_step="Submit it",
+            )
+        return await run.intake.take(member, begin, data)
 
     def count(self, member: Member, *, up: int = 0, down: int = 0, heartbeat: bool = False) -> None:
         """Account for a message."""

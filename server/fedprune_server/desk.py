@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fedprune import wire
 from fedprune.assignment import Assignment
 from fedprune.config import RunConfig
+from fedprune.parts import Part
 from fedprune.tensor import Schema, Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import UploadPlan
@@ -16,7 +17,24 @@ from fedprune_server import plan
 from fedprune_server.autoplan import Choice
 from fedprune_server.members import Members
 from fedprune_server.pruner import Need
-from fedprune_server.store import AssignmentRecord, Work
+from fedprune_server.store import AssignmentRecord, Blobs, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A part as a message for work streams: made once for all clients."""
+
+    part: Part
+    message: pb.CoordinatorMessage
+
+
+def small_steps(parts: Sequence[Part], blobs: Blobs, *, most_bytes: int) -> tuple[Step, ...]:
+    """The parts as messages, if all of them together are of at most `most_bytes`; else none: they are to be pulled."""
+    if sum(part.size for part in parts) > most_bytes:
+        return ()
+    headers = [wire.part_header(part, number=number, count=len(parts)) for number, part in enumerate(parts)]
+    steps = (pb.Step(header=head, data=bytes(blobs.open(p.digest))) for head, p in zip(headers, parts, strict=True))
+    return tuple(Step(p, pb.CoordinatorMessage(step=step)) for p, step in zip(parts, steps, strict=True))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,6 +59,10 @@ class Desk:
         """Whether this is what the client was given last."""
         given = self._given.get(client)
         return given is not None and given.assignment_id == assignment_id
+
+    def version_of(self, client: int, assignment_id: int) -> Version | None:
+        """The version of what the client was given last, if that is it."""
+        return self._given[client].version if self.holds(client, assignment_id) else None
 
     def prepare(
         self,
@@ -85,12 +107,15 @@ class Desk:
         message = wire.assignment_message(self._given[client])
         self.members.tell(client, pb.CoordinatorMessage(assignment=message))
 
-    def send_new(self, clients: Sequence[int]) -> None:
-        """Tell clients what they were given just now."""
+    def send_new(self, clients: Sequence[int], steps: Sequence[Step] = ()) -> None:
+        """Tell clients what they were given just now; `steps` go first to whom they bring to the version of it."""
         for client in clients:
             member = self.members[client]
             member.step = member.steps = 0
             member.state = "working"
+            if steps and member.holds == steps[0].part.base:
+                for step in steps:
+                    member.send(step.message)
             self.send(client)
 
     def cancel(self, clients: Sequence[int], reason: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from fedprune import wire
 from fedprune.errors import (
+    DigestError,
     FedpruneError,
     LimitError,
     RemoteError,
@@ -22,6 +23,7 @@ from fedprune.errors import (
     UpdateError,
     VersionError,
 )
+from fedprune.framing import seal
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server.members import Member
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Submission, Upload, Verdict, Work
@@ -80,8 +82,47 @@ class Receiving:
     _due: list[_Due] = field(default_factory=list)
     _committing: asyncio.Task[None] | None = None
 
+    async def take(self, member: Member, begin: pb.Begin, data: bytes) -> pb.Receipt:
+        """The receipt of a result that is here whole, in one message. Nothing of it is staged."""
+        intake = self._announced(member, begin)
+        try:
+            await asyncio.to_thread(self._taken, intake, data)
+        except RemoteError as error:
+            named = error.of(member.party)
+            self.on_refused(member, intake.assignment, str(named))
+            raise named from error
+        return receipt_message(await self._commit(intake, memoryview(data)))
+
+    def _taken(self, intake: Intake, data: bytes) -> None:
+        found, announced = seal(data), wire.seal(intake.begin)
+        if found != announced:
+            raise DigestError("the result is not what was announced", seen=found.sha256, expected=announced.sha256)
+        self.at("upload-sealed")
+        self.check(intake.assignment, intake.begin, memoryview(data))
+        self.at("update-checked")
+        if data:
+            self.store.bring(self.run_id, intake.begin.assignment_id, data)
+
     async def begin(self, member: Member, begin: pb.Begin) -> Intake:
         """Where the result stands: at an offset, or already answered."""
+        intake = self._announced(member, begin)
+        found = await asyncio.to_thread(
+            self.store.begin_upload,
+            self.run_id,
+            begin.assignment_id,
+            client=member.index,
+            sha256=begin.sha256,
+            size=begin.size,
+        )
+        if isinstance(found, ReceiptRecord):
+            intake.receipt = receipt_message(found)
+        else:
+            intake.upload = found
+        self.at("upload-begun")
+        return intake
+
+    def _announced(self, member: Member, begin: pb.Begin) -> Intake:
+        """The open intake of a result that may come. Raises `RemoteError` for one that may not."""
         can_be = 0 < begin.assignment_id < MAX_ASSIGNMENT_ID
         assignment = self.store.assignment(self.run_id, begin.assignment_id) if can_be else None
         if assignment is None or assignment.client != member.index:
@@ -97,19 +138,6 @@ class Receiving:
         except RemoteError as error:
             self.on_refused(member, assignment, str(error))
             raise
-        found = await asyncio.to_thread(
-            self.store.begin_upload,
-            self.run_id,
-            begin.assignment_id,
-            client=member.index,
-            sha256=begin.sha256,
-            size=begin.size,
-        )
-        if isinstance(found, ReceiptRecord):
-            intake.receipt = receipt_message(found)
-        else:
-            intake.upload = found
-        self.at("upload-begun")
         return intake
 
     def _check_announcement(self, member: Member, assignment: AssignmentRecord, begin: pb.Begin) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fedprune.errors import IdentityError, SignatureError
+from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 
 MAX_QUEUED = 64
@@ -34,6 +35,8 @@ class Member:
     queue: asyncio.Queue[pb.CoordinatorMessage | None] | None = None
     cut: Callable[[], object] = lambda: None
     last_seen: float = 0.0
+    # What it last worked on over the stream that is open: it holds this version, unless it has been started anew.
+    holds: Version | None = None
     state: str = "joined"
     step: int = 0
     steps: int = 0

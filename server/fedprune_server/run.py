@@ -27,7 +27,7 @@ from fedprune_server.autoplan import Choice
 from fedprune_server.closing import Closed, Closing
 from fedprune_server.course import Course, Phase
 from fedprune_server.deciding import Deciding, Decision
-from fedprune_server.desk import Desk
+from fedprune_server.desk import Desk, small_steps
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
 from fedprune_server.onlookers import Begun
@@ -199,6 +199,8 @@ class Run:
         member.last_seen = time.monotonic()
         if receipt.size:
             self.accounts.received(member, data)
+        if member.connected:
+            member.holds = self._desk.version_of(member.index, receipt.assignment_id)
         if self._awaits(receipt.round, receipt.kind):
             self._linked_s[member.index] = time.monotonic() - self._opened_s - receipt.work_s
             self.dispatch(events.Accepted(member.index))
@@ -237,7 +239,7 @@ class Run:
     def _open_scoring(self, effect: events.OpenScoring) -> None:
         self._begin_round(effect.round, self._prepare(effect.round, Work.SCORE, effect.cohort))
         self._say(f"round {effect.round}: waiting for the scores of {len(effect.cohort)} clients")
-        self._desk.send_new(effect.cohort)
+        self._send_out(effect.cohort)
         self.at("assignments-sent")
 
     def _open_round(self, effect: events.OpenRound) -> None:
@@ -250,7 +252,7 @@ class Run:
         if choice is not None:
             log.info("%s: round %d: %s", self.run_id, effect.round, choice)
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
-        self._desk.send_new(effect.cohort)
+        self._send_out(effect.cohort)
         self.at("assignments-sent")
 
     def _begin_round(self, round_: int, assignments: list[AssignmentRecord]) -> None:
@@ -272,7 +274,11 @@ class Run:
     def _open_evaluation(self, effect: events.OpenEvaluation) -> None:
         self.store.add_assignments(self._prepare(effect.round, Work.EVALUATE, effect.cohort))
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} evaluations")
-        self._desk.send_new(effect.cohort)
+        self._send_out(effect.cohort)
+
+    def _send_out(self, cohort: tuple[int, ...]) -> None:
+        most = self.config.network.chunk_bytes
+        self._desk.send_new(cohort, small_steps(self._versions.last_step(), self.store.blobs, most_bytes=most))
 
     def _prepare(self, round_: int, kind: Work, cohort: tuple[int, ...]) -> list[AssignmentRecord]:
         clients = {client: self.state.shards.index(client) for client in cohort}

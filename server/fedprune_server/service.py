@@ -7,13 +7,14 @@ blocking work (disk, decoding) runs in threads; the event loop only shuffles mes
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from fedprune import wire
-from fedprune.errors import RemoteError, StaleError, StoreError, UnavailableError
+from fedprune.errors import FedpruneError, RemoteError, StaleError, StoreError, UnavailableError
 from fedprune.framing import MAX_CHUNK_BYTES, chunks
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
@@ -23,6 +24,8 @@ from fedprune_server.interceptors import caller
 from fedprune_server.limits import Limits, messages
 from fedprune_server.members import Member
 from fedprune_server.run import Run
+
+log = logging.getLogger("fedprune.service")
 
 Context = Any  # grpc.aio.ServicerContext; its published type is generic in ways the generated base is not
 
@@ -60,9 +63,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
         listening = asyncio.create_task(self._listen(member, requests, queue))
         try:
             while (message := await queue.get()) is not None:
-                self._coordinator.count(
-                    member, down=message.ByteSize(), heartbeat=message.WhichOneof("event") == "heartbeat"
-                )
+                self._coordinator.tell(member, message)
                 yield message
             if member.queue not in (queue, None):
                 raise StaleError(
@@ -81,9 +82,23 @@ class CoordinatorService(rpc.CoordinatorServicer):
         try:
             async for message in requests:
                 self._coordinator.hear(member, message)
+                if message.WhichOneof("event") == "result":
+                    queue.put_nowait(pb.CoordinatorMessage(answer=await self._answer(member, message.result)))
                 await asyncio.sleep(pace.take(1, time.monotonic()))
         finally:
             queue.put_nowait(None)
+
+    async def _answer(self, member: Member, result: pb.Result) -> pb.Answer:
+        """A result that came in one message. While it is checked, its client is not listened to."""
+        assignment_id, count = result.begin.assignment_id, len(result.data)
+        try:
+            with self._watching_store(), self._limits.upload(member.identity, count):
+                receipt = await self._coordinator.take(member, result.begin, result.data)
+        except FedpruneError as error:
+            log.info("refused a result: %s", error, extra=member.names)
+            return pb.Answer(assignment_id=assignment_id, refusal=pb.Refusal(status=error.status, reason=str(error)))
+        await asyncio.sleep(self._limits.pause_s(member.identity, count, time.monotonic()))
+        return pb.Answer(assignment_id=assignment_id, receipt=receipt)
 
     async def Pull(self, request: pb.PullRequest, context: Context) -> AsyncIterator[pb.PullReply]:
         """Send the parts that bring the caller from what it holds to what it wants."""

@@ -164,6 +164,10 @@ class Versions:
         self._latest = prepared
         self.control = prepared.kept.control
 
+    def last_step(self) -> tuple[Part, ...]:
+        """The parts that lead from the version before to the latest; none where only the snapshot does."""
+        return self._steps.get(self.latest.version.model, ())
+
     @property
     def kept(self) -> frozenset[str]:
         """Digests of the blobs that may still be needed: by clients that are behind, or to undo a step on approval."""

@@ -5,8 +5,9 @@ The wire contract of fedprune: one service, six calls.
 
 A client always dials out. It joins once, keeps one Work stream open for assignments, heartbeats and progress,
 pulls what it lacks of a version, and submits one result for each assignment. Bulk bytes are codec frames
-(docs/format.md), cut into chunks of at most 1 MiB; no message is larger than 4 MiB. Who is calling is read from
-the connection in one interceptor (its certificate; without TLS, metadata), never from a field here.
+(docs/format.md), cut into chunks of at most 1 MiB; no message is larger than 4 MiB. What fits into one chunk needs
+no call of its own: steps and results of small models travel on the Work stream. Who is calling is read from the
+connection in one interceptor (its certificate; without TLS, metadata), never from a field here.
 """
 
 from collections import abc as _abc
@@ -209,20 +210,24 @@ class JoinReply(_message.Message):
     CLIENT_INDEX_FIELD_NUMBER: _builtins.int
     COORDINATOR_VERSION_FIELD_NUMBER: _builtins.int
     HEARTBEAT_S_FIELD_NUMBER: _builtins.int
+    MOST_SMALL_BYTES_FIELD_NUMBER: _builtins.int
     client_index: _builtins.int
     """Stable as long as the coordinator's store lives; a client keeps it by its identity."""
     coordinator_version: _builtins.str
     heartbeat_s: _builtins.float
+    most_small_bytes: _builtins.int
+    """A result of at most this many bytes may come on the Work stream; 0: none."""
     def __init__(
         self,
         *,
         client_index: _builtins.int = ...,
         coordinator_version: _builtins.str = ...,
         heartbeat_s: _builtins.float = ...,
+        most_small_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_index", b"client_index", "coordinator_version", b"coordinator_version", "heartbeat_s", b"heartbeat_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_index", b"client_index", "coordinator_version", b"coordinator_version", "heartbeat_s", b"heartbeat_s", "most_small_bytes", b"most_small_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,24 +262,28 @@ class ClientMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
     @_builtins.property
     def progress(self) -> Global___Progress: ...
     @_builtins.property
     def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def result(self) -> Global___Result: ...
     def __init__(
         self,
         *,
         heartbeat: Global___Heartbeat | None = ...,
         progress: Global___Progress | None = ...,
         failure: Global___Failure | None = ...,
+        result: Global___Result | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "heartbeat", b"heartbeat", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "heartbeat", b"heartbeat", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "heartbeat", b"heartbeat", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "failure", b"failure", "heartbeat", b"heartbeat", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["heartbeat", "progress", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["heartbeat", "progress", "failure", "result"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -294,6 +303,31 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class Result(_message.Message):
+    """A whole result, small enough to need no call of its own; answered on this stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def begin(self) -> Global___Begin: ...
+    def __init__(
+        self,
+        *,
+        begin: Global___Begin | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Result: _TypeAlias = Result  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -354,6 +388,8 @@ class CoordinatorMessage(_message.Message):
     RUN_END_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___Start: ...
     @_builtins.property
@@ -366,6 +402,10 @@ class CoordinatorMessage(_message.Message):
     def waiting(self) -> Global___Waiting: ...
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
+    @_builtins.property
+    def step(self) -> Global___Step: ...
+    @_builtins.property
+    def answer(self) -> Global___Answer: ...
     def __init__(
         self,
         *,
@@ -375,16 +415,98 @@ class CoordinatorMessage(_message.Message):
         run_end: Global___RunEnd | None = ...,
         waiting: Global___Waiting | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        step: Global___Step | None = ...,
+        answer: Global___Answer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "cancel", b"cancel", "event", b"event", "heartbeat", b"heartbeat", "run_end", b"run_end", "start", b"start", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "cancel", b"cancel", "event", b"event", "heartbeat", b"heartbeat", "run_end", b"run_end", "start", b"start", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "cancel", b"cancel", "event", b"event", "heartbeat", b"heartbeat", "run_end", b"run_end", "start", b"start", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "cancel", b"cancel", "event", b"event", "heartbeat", b"heartbeat", "run_end", b"run_end", "start", b"start", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "assignment", "cancel", "run_end", "waiting", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "assignment", "cancel", "run_end", "waiting", "heartbeat", "step", "answer"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___CoordinatorMessage: _TypeAlias = CoordinatorMessage  # noqa: Y015
+
+@_typing.final
+class Step(_message.Message):
+    """One whole part of the way from the version that the client last worked on to the one it is about to get work for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def header(self) -> Global___PartHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___PartHeader | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
+class Answer(_message.Message):
+    """What became of a result that came on this stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNMENT_ID_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    assignment_id: _builtins.int
+    @_builtins.property
+    def receipt(self) -> Global___Receipt: ...
+    @_builtins.property
+    def refusal(self) -> Global___Refusal: ...
+    def __init__(
+        self,
+        *,
+        assignment_id: _builtins.int = ...,
+        receipt: Global___Receipt | None = ...,
+        refusal: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "receipt", b"receipt", "refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "content", b"content", "receipt", b"receipt", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["receipt", "refusal"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___Answer: _TypeAlias = Answer  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """Why there is no receipt: the name of a gRPC status, and the reason in words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class Start(_message.Message):
@@ -741,12 +863,9 @@ class PullRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     WANT_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
-    PART_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     PART_SHA256_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    part: _builtins.int
-    """Continue a broken transfer: skip the parts before `part` and, of that one, the first `offset` bytes."""
     offset: _builtins.int
     part_sha256: _builtins.str
     @_builtins.property
@@ -761,13 +880,12 @@ class PullRequest(_message.Message):
         run_id: _builtins.str = ...,
         want: Global___Version | None = ...,
         held: Global___Version | None = ...,
-        part: _builtins.int = ...,
         offset: _builtins.int = ...,
         part_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "want", b"want"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "offset", b"offset", "part", b"part", "part_sha256", b"part_sha256", "run_id", b"run_id", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "offset", b"offset", "part_sha256", b"part_sha256", "run_id", b"run_id", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

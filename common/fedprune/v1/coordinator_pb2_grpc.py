@@ -77,7 +77,7 @@ class CoordinatorServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Work(self, request_iterator, context):
-        """The long-lived stream: assignments down; heartbeats, progress and failures up.
+        """The long-lived stream: assignments and small steps down; heartbeats, progress, failures and small results up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -5,8 +5,9 @@ The wire contract of fedprune: one service, six calls.
 
 A client always dials out. It joins once, keeps one Work stream open for assignments, heartbeats and progress,
 pulls what it lacks of a version, and submits one result for each assignment. Bulk bytes are codec frames
-(docs/format.md), cut into chunks of at most 1 MiB; no message is larger than 4 MiB. Who is calling is read from
-the connection in one interceptor (its certificate; without TLS, metadata), never from a field here.
+(docs/format.md), cut into chunks of at most 1 MiB; no message is larger than 4 MiB. What fits into one chunk needs
+no call of its own: steps and results of small models travel on the Work stream. Who is calling is read from the
+connection in one interceptor (its certificate; without TLS, metadata), never from a field here.
 """
 
 from collections import abc as _abc
@@ -40,7 +41,7 @@ class CoordinatorStub:
     Join: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.JoinRequest, _coordinator_pb2.JoinReply]
     """Compare codec version and model signature; refused with the first differing name."""
     Work: _grpc.StreamStreamMultiCallable[_coordinator_pb2.ClientMessage, _coordinator_pb2.CoordinatorMessage]
-    """The long-lived stream: assignments down; heartbeats, progress and failures up."""
+    """The long-lived stream: assignments and small steps down; heartbeats, progress, failures and small results up."""
     Pull: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.PullRequest, _coordinator_pb2.PullReply]
     """Bring the caller from the version it holds to the one it wants, by the cheapest parts."""
     Submit: _grpc.StreamStreamMultiCallable[_coordinator_pb2.SubmitRequest, _coordinator_pb2.SubmitReply]
@@ -56,7 +57,7 @@ class CoordinatorAsyncStub(CoordinatorStub):
     Join: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.JoinRequest, _coordinator_pb2.JoinReply]  # type: ignore[assignment]
     """Compare codec version and model signature; refused with the first differing name."""
     Work: _aio.StreamStreamMultiCallable[_coordinator_pb2.ClientMessage, _coordinator_pb2.CoordinatorMessage]  # type: ignore[assignment]
-    """The long-lived stream: assignments down; heartbeats, progress and failures up."""
+    """The long-lived stream: assignments and small steps down; heartbeats, progress, failures and small results up."""
     Pull: _aio.UnaryStreamMultiCallable[_coordinator_pb2.PullRequest, _coordinator_pb2.PullReply]  # type: ignore[assignment]
     """Bring the caller from the version it holds to the one it wants, by the cheapest parts."""
     Submit: _aio.StreamStreamMultiCallable[_coordinator_pb2.SubmitRequest, _coordinator_pb2.SubmitReply]  # type: ignore[assignment]
@@ -81,7 +82,7 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_coordinator_pb2.ClientMessage],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.CoordinatorMessage], _abc.AsyncIterator[_coordinator_pb2.CoordinatorMessage]]:
-        """The long-lived stream: assignments down; heartbeats, progress and failures up."""
+        """The long-lived stream: assignments and small steps down; heartbeats, progress, failures and small results up."""
 
     @_abc_1.abstractmethod
     def Pull(

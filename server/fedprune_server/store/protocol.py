@@ -137,6 +137,9 @@ class Store(Protocol):
         receipt for other bytes.
         """
 
+    def bring(self, run_id: str, assignment_id: int, data: bytes) -> None:
+        """Keep a checked result that came whole, until `accept` names it or answers otherwise."""
+
     def accept(self, run_id: str, submission: Submission) -> ReceiptRecord:
         """Make a sealed and validated upload count, once. The same bytes again: the same receipt; other bytes:
         `DuplicateError`; a closed round: a stale receipt."""

@@ -50,6 +50,8 @@ class RowStore(Reading):
         self.blobs = blobs
         self.epoch = database.epoch
         self._uploads: dict[tuple[str, int], Upload] = {}
+        # Results that came whole and wait to be accepted: their digests by run and assignment.
+        self._brought: dict[tuple[str, int], str] = {}
         self._uploads_lock = RLock()
 
     def close(self) -> None:
@@ -171,6 +173,12 @@ class RowStore(Reading):
             return met
         return self._upload(run_id, assignment_id, client, Seal(size=size, sha256=sha256))
 
+    def bring(self, run_id: str, assignment_id: int, data: bytes) -> None:
+        """Keep a checked result that came whole until it is accepted."""
+        with self._uploads_lock:
+            self._brought[run_id, assignment_id] = hashlib.sha256(data).hexdigest()
+        self.blobs.put(data)
+
     def _upload(self, run_id: str, assignment_id: int, client: int, announced: Seal) -> Upload:
         with self._uploads_lock:
             older = self._uploads.pop((run_id, assignment_id), None)
@@ -211,6 +219,7 @@ class RowStore(Reading):
         with self._uploads_lock:
             for submission in submissions:
                 self._uploads.pop((run_id, submission.assignment_id), None)
+                self._brought.pop((run_id, submission.assignment_id), None)
         return answers
 
     def _accept(self, tx: Transaction, run_id: str, submission: Submission) -> ReceiptRecord | RemoteError:
@@ -241,7 +250,7 @@ class RowStore(Reading):
         awaited = self._awaited_work()
         self._end_uploads(but=awaited)
         with self._uploads_lock:
-            arriving = {upload.sha256 for upload in self._uploads.values()}
+            arriving = {upload.sha256 for upload in self._uploads.values()} | set(self._brought.values())
         doomed = sorted(self.blobs.digests() - self._needed_blobs() - arriving - set(keep))
         # A file that goes must not be missed after a power cut; what lives in the database goes with its record.
         with self._database.transaction("collect-garbage", synced=self.blobs.any_file(doomed)) as tx:
