@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from threading import Lock
 
 from fedprune.codec import account
 from fedprune.ledger import Direction, Entry, Kind, Ledger
@@ -28,6 +29,7 @@ class Accounts:
         self._meter = meter
         self._open = Ledger()
         self._socket: defaultdict[int, Counters] = defaultdict(Counters)
+        self._sampling = Lock()
         self._moved: Counter[tuple[int, Direction]] = Counter()
         # Bytes a second by client, as the last committed round showed them.
         self.links: dict[int, float] = {}
@@ -73,14 +75,16 @@ class Accounts:
         self.add(member, Direction.UP, Kind.RETRANSMIT, count)
 
     def sample_sockets(self) -> None:
-        """Take over what the kernel counted since the last sample, for every connection that belongs to a client."""
-        sample = self._meter.sample() if self._meter is not None else None
-        if sample is None:
-            return
-        owners = {peer: m.index for m in self._members for peer in m.peers}
-        for peer, counters in sample.items():
-            if peer in owners:
-                self._socket[owners[peer]] += counters
+        """Take over what the kernel counted since the last sample, for every connection that belongs to a client. May
+        be called from any thread."""
+        with self._sampling:
+            sample = self._meter.sample() if self._meter is not None else None
+            if sample is None:
+                return
+            owners = {peer: m.index for m in list(self._members) for peer in list(m.peers)}
+            for peer, counters in sample.items():
+                if peer in owners:
+                    self._socket[owners[peer]] += counters
 
     @property
     def counts_sockets(self) -> bool:
@@ -92,12 +96,12 @@ class Accounts:
         return Traffic(up=updates, down=self.pulls)
 
     def close_round(self) -> tuple[list[Entry], dict[int, Counters] | None]:
-        """The entries of the open round and its socket bytes by client (None where the kernel does not tell); the
-        next round is open from here."""
-        self.sample_sockets()
+        """The entries of the open round and its socket bytes by client up to the last sample (None where the kernel
+        does not tell); the next round is open from here."""
         entries, self._open = list(self._open), Ledger()
-        socket = dict(self._socket) if self.counts_sockets else None
-        self._socket.clear()
+        with self._sampling:
+            socket = dict(self._socket) if self.counts_sockets else None
+            self._socket.clear()
         self.pulls = 0
         return entries, socket
 

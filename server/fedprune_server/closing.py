@@ -7,8 +7,7 @@ before it, and on nothing else, so a coordinator that is killed in the middle do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from fedprune.tensor import Schema, Version
 from fedprune.work import UploadPlan
 from fedprune_server import approval, scores
 from fedprune_server.aggregation import Aggregator, FoldInput
+from fedprune_server.decoded import Decoded
 from fedprune_server.judging import judged
 from fedprune_server.pruner import Need, Proposal, Pruner
 from fedprune_server.scores import Heard
@@ -72,6 +72,7 @@ class Closing:
     due: Callable[[int], bool]
     broadcast: Callable[[int], UploadPlan]
     clock: Callable[[], float]
+    decoded: Decoded = field(default_factory=Decoded)
 
     @property
     def max_update_bytes(self) -> int:
@@ -79,7 +80,14 @@ class Closing:
         return Limits.of_update(self.schema).max_bytes
 
     def check(
-        self, assignment: AssignmentRecord, version: Version, data: memoryview, *, party: str, examples: int
+        self,
+        assignment: AssignmentRecord,
+        version: Version,
+        data: memoryview,
+        *,
+        sha256: str,
+        party: str,
+        examples: int,
     ) -> None:
         """Raise `RemoteError` unless this update can be folded: decodable, of the assigned version, finite."""
         latest = self.versions.latest
@@ -88,12 +96,12 @@ class Closing:
         if assignment.kind is Work.SCORE:
             scores.check(assignment, data, latest.mask, examples=examples)
             return
-        update = self._input(party, examples, data, latest)
         reader = self._reader(data, latest)
         if reader.version != version:
             raise VersionError(
                 "frame and announcement name different versions", party=party, seen=reader.version, expected=version
             )
+        update = self._input(party, examples, sha256, reader)
         self.aggregator.check(self.schema, latest.arrays, latest.mask, update)
 
     def need(self, round_: int) -> Need | None:
@@ -107,12 +115,16 @@ class Closing:
         receipts = self.store.freeze(self.run_id, round_, Work.TRAIN)
         before = self.versions.latest
         inputs = [
-            self._input(f"client {r.client}", r.examples, self.store.blobs.open(r.sha256), before) for r in receipts
+            self._input(
+                f"client {r.client}", r.examples, r.sha256, self._reader(self.store.blobs.open(r.sha256), before)
+            )
+            for r in receipts
         ]
         folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.kept.optimizer)
         arrays = folded.arrays
         clients = judged(inputs, before.arrays, before.mask)
         self.pruner.observe(round=round_, weights=arrays, mask=before.mask, clients=clients)
+        self.decoded.clear()
         proposal, warnings, control = self._next_mask(round_, arrays)
         mask = proposal.mask if proposal else before.mask
         if proposal:
@@ -177,9 +189,9 @@ class Closing:
         )
         return proposal, ()
 
-    def _input(self, party: str, examples: int, data: memoryview, before: Prepared) -> FoldInput:
-        reader = self._reader(data, before)
-        return FoldInput(party=party, examples=examples, content=reader.content, open=partial(iter, reader))
+    def _input(self, party: str, examples: int, sha256: str, reader: UpdateReader) -> FoldInput:
+        opener = self.decoded.opener(sha256, reader)
+        return FoldInput(party=party, examples=examples, content=reader.content, open=opener)
 
     def _reader(self, data: memoryview, before: Prepared) -> UpdateReader:
         limits = Limits.of_update(self.schema, before.mask)

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fedprune import wire
 from fedprune.errors import (
@@ -49,6 +50,8 @@ class Intake:
     assignment: AssignmentRecord
     upload: Upload | None = None
     receipt: pb.Receipt | None = None
+    # Whether what came whole is good: if it is not accepted all the same, its client has another result that counts.
+    sound: bool = False
 
     @property
     def offset(self) -> int:
@@ -60,6 +63,8 @@ class Intake:
 class _Due:
     member: Member
     data: memoryview
+    # Checks and keeps what was not checked yet; raises `RemoteError`.
+    bring: Callable[[], None]
     submission: Submission
     answer: asyncio.Future[ReceiptRecord]
 
@@ -86,20 +91,21 @@ class Receiving:
         """The receipt of a result that is here whole, in one message. Nothing of it is staged."""
         intake = self._announced(member, begin)
         try:
-            await asyncio.to_thread(self._taken, intake, data)
+            record = await self._commit(intake, memoryview(data), partial(self._bring, intake, data))
         except RemoteError as error:
-            named = error.of(member.party)
-            self.on_refused(member, intake.assignment, str(named))
-            raise named from error
-        return receipt_message(await self._commit(intake, memoryview(data)))
+            if not intake.sound:
+                self.on_refused(member, intake.assignment, str(error))
+            raise
+        return receipt_message(record)
 
-    def _taken(self, intake: Intake, data: bytes) -> None:
+    def _bring(self, intake: Intake, data: bytes) -> None:
         found, announced = seal(data), wire.seal(intake.begin)
         if found != announced:
             raise DigestError("the result is not what was announced", seen=found.sha256, expected=announced.sha256)
         self.at("upload-sealed")
         self.check(intake.assignment, intake.begin, memoryview(data))
         self.at("update-checked")
+        intake.sound = True
         if data:
             self.store.bring(self.run_id, intake.begin.assignment_id, data)
 
@@ -198,7 +204,7 @@ class Receiving:
             named = error.of(intake.member.party)
             self.on_refused(intake.member, intake.assignment, str(named))
             raise named from error
-        intake.receipt = receipt_message(await self._commit(intake, data))
+        intake.receipt = receipt_message(await self._commit(intake, data, lambda: None))
 
     def _sealed(self, intake: Intake) -> memoryview:
         """The checked bytes. A result that fails its check can never become good: its staged bytes go."""
@@ -223,9 +229,10 @@ class Receiving:
             residual_norm=begin.residual_norm,
         )
 
-    async def _commit(self, intake: Intake, data: memoryview) -> ReceiptRecord:
+    async def _commit(self, intake: Intake, data: memoryview, bring: Callable[[], None]) -> ReceiptRecord:
         answer: asyncio.Future[ReceiptRecord] = asyncio.get_running_loop().create_future()
-        self._due.append(_Due(member=intake.member, data=data, submission=self._submission(intake), answer=answer))
+        submission = self._submission(intake)
+        self._due.append(_Due(member=intake.member, data=data, bring=bring, submission=submission, answer=answer))
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_due())
         return await answer
@@ -245,7 +252,11 @@ class Receiving:
             await asyncio.wait({self._committing})
 
     def _accept(self, batch: list[_Due]) -> list[ReceiptRecord | RemoteError]:
-        return self.store.accept_many(self.run_id, [due.submission for due in batch])
+        """Small results are checked here, one after the other: threads of their own would only wait for each other."""
+        refused = {number: error for number, due in enumerate(batch) if (error := _refusal(due)) is not None}
+        good = [due.submission for number, due in enumerate(batch) if number not in refused]
+        given = iter(self.store.accept_many(self.run_id, good) if good else ())
+        return [refused[number] if number in refused else next(given) for number in range(len(batch))]
 
     async def _commit_batch(
         self, batch: list[_Due], accepting: Awaitable[Sequence[ReceiptRecord | FedpruneError]]
@@ -261,6 +272,14 @@ class Receiving:
             # Whether or not the client is still there to hear: what is accepted counts, and the round must know.
             if isinstance(answer, ReceiptRecord) and answer.verdict is Verdict.ACCEPTED:
                 self.on_accepted(due.member, answer, due.data)
+
+
+def _refusal(due: _Due) -> RemoteError | None:
+    try:
+        due.bring()
+    except RemoteError as error:
+        return error.of(due.member.party)
+    return None
 
 
 def _tell(due: _Due, answer: ReceiptRecord | FedpruneError) -> None:

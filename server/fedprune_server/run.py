@@ -106,6 +106,10 @@ class Run:
         self._opened_s = time.monotonic()
         self._warned_of_stall = False
         self._tidying: asyncio.Task[None] | None = None
+        # Bytes that were kept since the last tidying: all garbage sooner or later.
+        self._untidy_bytes = 0
+        # When the last round was accounted for, if the next one follows at once.
+        self._closed_s: float | None = None
 
     # what the process asks ------------------------------------------------------------------------------------
 
@@ -121,6 +125,8 @@ class Run:
 
     def _carry_out(self, step: rounds.Step) -> None:
         self.state, effects = step
+        if self.state.phase is Phase.GATHERING:
+            self._closed_s = None
         for effect in effects:
             try:
                 HANDS[type(effect)](self, effect)
@@ -188,6 +194,7 @@ class Run:
             record,
             wire.version(begin.version),
             data,
+            sha256=begin.sha256,
             party=f"client {record.client}",
             examples=begin.examples,
         )
@@ -256,7 +263,8 @@ class Run:
         self.at("assignments-sent")
 
     def _begin_round(self, round_: int, assignments: list[AssignmentRecord]) -> None:
-        self._opened_s = time.monotonic()
+        # What comes between two rounds, such as the commit, belongs to the second one.
+        self._opened_s = time.monotonic() if self._closed_s is None else self._closed_s
         self._linked_s.clear()
         self.accounts.round = round_
         record = RoundRecord(
@@ -272,6 +280,7 @@ class Run:
         self.store.extend_round(self.run_id, effect.round, effect.deadline_s)
 
     def _open_evaluation(self, effect: events.OpenEvaluation) -> None:
+        self._closed_s = None
         self.store.add_assignments(self._prepare(effect.round, Work.EVALUATE, effect.cohort))
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} evaluations")
         self._send_out(effect.cohort)
@@ -291,6 +300,7 @@ class Run:
         self._spawn(self._fold(effect.round))
 
     def _drop_round(self, effect: events.DropRound) -> None:
+        self.accounts.sample_sockets()
         entries, _ = self.accounts.close_round()
         self.store.close_round(self.run_id, effect.round, entries=entries)
 
@@ -300,7 +310,8 @@ class Run:
         if self._tidying is not None:
             await self._tidying
         try:
-            closed = await asyncio.to_thread(self._closing.close, round_)
+            sampling = asyncio.to_thread(self.accounts.sample_sockets)
+            closed, _ = await asyncio.gather(asyncio.to_thread(self._closing.close, round_), sampling)
             self.at("round-folded")
             await (self._commit(round_, closed) if round_ else self._commit_mask(closed))
         except StoreError as error:
@@ -310,7 +321,10 @@ class Run:
             self.dispatch(events.Broken(str(error)))
             return
         self.dispatch(events.Committed(judge=closed.judge))
-        self._tidying = self._spawn(self._tidy())
+        self._untidy_bytes += sum(receipt.size for receipt in closed.receipts)
+        if self._untidy_bytes > TIDY_BYTES:
+            self._untidy_bytes = 0
+            self._tidying = self._spawn(self._tidy())
 
     async def _tidy(self) -> None:
         """Delete what no version needs any more, while the clients work."""
@@ -329,13 +343,14 @@ class Run:
         transfers = self.accounts.transfers(updates=len(closed.receipts))
         entries, socket = self.accounts.close_round()
         self.accounts.links = link_rates(entries, self._linked_s)
+        self._closed_s = time.monotonic()
         row = self._output.round(
             round_,
             closed=closed,
             cohort=self.state.cohort,
             entries=entries,
             socket=socket,
-            seconds=time.monotonic() - self._opened_s,
+            seconds=self._closed_s - self._opened_s,
             transfers=transfers,
             evaluation_s=closed.evaluation_s,
             choice=self._choose(round_),
@@ -427,6 +442,7 @@ class Run:
         self._spawn(self._finish(effect))
 
     async def _finish(self, effect: events.EndRun) -> None:
+        self.accounts.sample_sockets()
         entries, _ = self.accounts.close_round()
         try:
             await self._leave_nothing_on_approval()
@@ -452,6 +468,7 @@ class Run:
 
     def _write_down(self, effect: events.EndRun, entries: list[Entry]) -> None:
         self.store.append_entries(self.run_id, entries)
+        self.store.collect_garbage()
         control = self._versions.control
         outcome = control.outcome if control else ""
         self._output.ended(effect, self._versions.latest, self.store.entries(self.run_id), pruning_outcome=outcome)
@@ -485,6 +502,9 @@ class Run:
             if not self.ended.done():
                 self.ended.set_exception(error)
 
+
+# Garbage that may lie about, so that rounds of small models need not stop for it.
+TIDY_BYTES = 16 << 20
 
 AWAITED = {Phase.SCORING: Work.SCORE, Phase.TRAINING: Work.TRAIN, Phase.EVALUATING: Work.EVALUATE}
 

@@ -62,6 +62,11 @@ class UpdateReader:
         """What the frame was made against."""
         return self._frame.header.version
 
+    @property
+    def count(self) -> int:
+        """How many values travelled."""
+        return sum(segment.count for segment in self._frame.segments)
+
     def __iter__(self) -> Iterator[tuple[TensorSpec, Packed]]:
         decoded: dict[int, list[Packed]] = {}
         for spec, owner in zip(self._schema, self._frame.header.owner, strict=True):
