@@ -45,7 +45,12 @@ def encode(assignment: Assignment, replica: Replica, weights: Mapping[str, Array
     assert replica.mask is not None
     if not is_compressed(assignment.plan):
         frame = encode_update(
-            weights, schema=replica.schema, mask=replica.mask, base=replica.weights, version=assignment.version
+            weights,
+            schema=replica.schema,
+            plan=assignment.plan.values,
+            mask=replica.mask,
+            base=replica.weights,
+            version=assignment.version,
         )
         return Update(frame=frame)
     return _compressed(assignment, replica, weights, residual)

@@ -76,7 +76,7 @@ Method = Literal[
     "apoz",
     "wanda",
 ]
-Values = Literal["lossless", "fp16", "bf16", "int8", "int4", "ternary"]
+Values = Literal["raw", "lossless", "fp16", "bf16", "int8", "int4", "ternary"]
 
 
 Preset = Literal["gradual", "snip", "synflow", "random", "lamp", "wanda", "movement", "fedtiny", "fedrts"]
@@ -271,7 +271,7 @@ class CompressionSection(Section):
     plan: Literal["fixed", "auto"] = "fixed"
     """As `up`, `down` and `top` say, or chosen from round to round by the clients' links and the accuracy."""
     up: Values = "lossless"
-    """How clients send their values."""
+    """How clients send their values; `raw` spends no time on coding, for networks that are faster than it."""
     down: Values = "lossless"
     """How the coordinator sends its values."""
     top: Share = 1.0

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.applying import Array, put, weights_of
-from fedprune.codec import Content, Limits, Plan, UpdateReader, encode_update
+from fedprune.codec import EXACT, Content, Limits, Plan, UpdateReader, encode_update
 from fedprune.errors import LocalError, UpdateError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, Version
@@ -37,7 +37,7 @@ LEAST_OF_VECTORS = 0.1
 
 def is_compressed(plan: UploadPlan) -> bool:
     """Whether an upload under this plan leaves anything out."""
-    return plan.values != "lossless" or plan.top < 1.0
+    return plan.values not in EXACT or plan.top < 1.0
 
 
 def check_schema(plan: UploadPlan, schema: Schema) -> None:

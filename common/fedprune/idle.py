@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedprune.codec import EXACT
 from fedprune.traffic import Traffic
 
 
@@ -17,7 +18,7 @@ def shrinkers(*, density: float, values: str, top: float = 1.0) -> tuple[str, ..
         found.append(f"a mask of density {density:.3g}")
     if top < 1.0:
         found.append(f"the top {top:.3g} of the weights")
-    if values != "lossless":
+    if values not in EXACT:
         found.append(f"{values} values")
     return tuple(found)
 

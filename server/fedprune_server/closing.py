@@ -101,7 +101,7 @@ class Closing:
             raise VersionError(
                 "frame and announcement name different versions", party=party, seen=reader.version, expected=version
             )
-        update = self._input(party, examples, sha256, reader)
+        update = self._input(party, examples, sha256, lambda: reader)
         self.aggregator.check(self.schema, latest.arrays, latest.mask, update)
 
     def need(self, round_: int) -> Need | None:
@@ -114,12 +114,7 @@ class Closing:
             return self._close_priming()
         receipts = self.store.freeze(self.run_id, round_, Work.TRAIN)
         before = self.versions.latest
-        inputs = [
-            self._input(
-                f"client {r.client}", r.examples, r.sha256, self._reader(self.store.blobs.open(r.sha256), before)
-            )
-            for r in receipts
-        ]
+        inputs = [self._accepted(receipt, before) for receipt in receipts]
         folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.kept.optimizer)
         arrays = folded.arrays
         clients = judged(inputs, before.arrays, before.mask)
@@ -189,9 +184,15 @@ class Closing:
         )
         return proposal, ()
 
-    def _input(self, party: str, examples: int, sha256: str, reader: UpdateReader) -> FoldInput:
-        opener = self.decoded.opener(sha256, reader)
-        return FoldInput(party=party, examples=examples, content=reader.content, open=opener)
+    def _accepted(self, receipt: ReceiptRecord, before: Prepared) -> FoldInput:
+        def read() -> UpdateReader:
+            return self._reader(self.store.blobs.open(receipt.sha256), before)
+
+        return self._input(f"client {receipt.client}", receipt.examples, receipt.sha256, read)
+
+    def _input(self, party: str, examples: int, sha256: str, read: Callable[[], UpdateReader]) -> FoldInput:
+        opened = self.decoded.open(sha256, read)
+        return FoldInput(party=party, examples=examples, content=opened.content, open=opened.tensors)
 
     def _reader(self, data: memoryview, before: Prepared) -> UpdateReader:
         limits = Limits.of_update(self.schema, before.mask)

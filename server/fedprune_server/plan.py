@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
+from fedprune.codec import EXACT
 from fedprune.config import RunConfig
 from fedprune.flops import Cost
 from fedprune.pruning import Floors, PruningPlan
@@ -193,7 +194,7 @@ def broadcast_plan(config: RunConfig, *, round_: int) -> UploadPlan:
     compression = config.compression
     return UploadPlan(
         values=compression.down,
-        top=1.0 if compression.down == "lossless" else top_at(config, round_),
+        top=1.0 if compression.down in EXACT else top_at(config, round_),
         seed=derive_seed(config.run.seed, "broadcast", round_),
         error_feedback=compression.error_feedback,
         exact=compression.exact,

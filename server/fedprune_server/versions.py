@@ -105,7 +105,8 @@ class Versions:
             step = self._encode_step(before, version, arrays, mask, plan)
             arrays, memory, dropped, parts = step.arrays, step.memory, step.dropped_norm, step.parts
         kept = Kept(memory=memory, optimizer=optimizer or {}, beliefs=beliefs or {}, control=control)
-        record = self._record(version, arrays, mask, pack_state(kept), parts, round_)
+        values = "raw" if plan is not None and plan.values == "raw" else "lossless"
+        record = self._record(version, arrays, mask, pack_state(kept), parts, round_, values)
         return Prepared(
             version=version,
             arrays=arrays,
@@ -139,9 +140,10 @@ class Versions:
         state: bytes,
         parts: tuple[Part, ...],
         round_: int,
+        values: str,
     ) -> VersionRecord:
         blobs = self._store.blobs
-        snapshot = encode_update(arrays, schema=self.schema, plan="lossless", mask=mask, version=version)
+        snapshot = encode_update(arrays, schema=self.schema, plan=values, mask=mask, version=version)
         return VersionRecord(
             run_id=self._run_id,
             round=round_,
@@ -235,7 +237,7 @@ class Versions:
         if is_compressed(plan):
             return self._compressed_step(before, version, arrays, mask, plan)
         frame = encode_update(
-            arrays, schema=self.schema, plan="lossless", mask=mask, base=before.arrays, version=version
+            arrays, schema=self.schema, plan=plan.values, mask=mask, base=before.arrays, version=version
         )
         return _Step(arrays=arrays, parts=self._step_parts(before, version, mask, frame))
 

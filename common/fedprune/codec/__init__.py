@@ -5,13 +5,14 @@ docs/format.md; below is everything that the rest of fedprune uses.
 """
 
 from fedprune.codec.account import account
-from fedprune.codec.base import CODEC_VERSION, Content, Limits, Packed, Plan, Positions, Values
+from fedprune.codec.base import CODEC_VERSION, EXACT, Content, Limits, Packed, Plan, Positions, Values
 from fedprune.codec.masks import decode_mask, decode_mask_set, encode_mask, encode_mask_set
 from fedprune.codec.reader import UpdateReader, decode_update
 from fedprune.codec.updates import encode_update, iter_update
 
 __all__ = [
     "CODEC_VERSION",
+    "EXACT",
     "Content",
     "Limits",
     "Packed",

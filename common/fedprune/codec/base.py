@@ -73,7 +73,9 @@ LOSSY = {
     "int4": Values.INT4,
     "ternary": Values.TERNARY,
 }
-PLAN_VALUES = ("lossless", *LOSSY)
+# Every bit arrives: as it is (the fastest), or coded.
+EXACT = ("raw", "lossless")
+PLAN_VALUES = (*EXACT, *LOSSY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,8 @@ class Plan:
     """What the sender is allowed to do to the values.
 
     `values` names the coding of the float32 weights, `vectors` that of the ones that are no matrices (biases, norms;
-    None: the same); everything else travels lossless. `sparse` sends only what is not zero, inside the mask too.
+    None: the same); everything else travels lossless. "raw" spends no time on coding, for links faster than that;
+    `sparse` sends only what is not zero, inside the mask too.
     Tensors whose name matches a pattern of `exact` stay lossless. `rng` rounds stochastically (unbiased); without it,
     rounding is to nearest. `positions` and `link_bytes_per_s` steer the chooser: force one coding, or weigh bytes
     against time on a link of that rate (the default makes bytes dear: what is sent once is often sent to many).

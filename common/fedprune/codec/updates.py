@@ -130,7 +130,9 @@ def _values(
 ) -> tuple[Values, list[Part], list[Part]]:
     """The coding, scales and symbols of a segment's values; with loss only where that is smaller than raw."""
     asked = plan.coding_of(specs[0])
-    if asked != "lossless":
+    if asked == "raw":
+        return Values.RAW, [], value_codings.CODINGS[Values.RAW].encode(values, specs[0].dtype, None)
+    if asked in LOSSY:
         coding = LOSSY[asked]
         names = [spec.name for spec in specs]
         scales, body = lossy.CODINGS[coding].encode(split(lossy.floats(values), ends), names, plan.rng)
@@ -144,7 +146,7 @@ def _positions(
     values: Array, shapes: list[Shape], specs: list[TensorSpec], source: _Source
 ) -> tuple[chooser.Choice, Places | None]:
     if source.mask is None or source.plan.sparse:
-        kept = _non_zeros(values, is_lossy=source.plan.coding_of(specs[0]) != "lossless")
+        kept = _non_zeros(values, is_lossy=source.plan.coding_of(specs[0]) in LOSSY)
         if kept is not None:
             return chooser.choose_positions(kept, shapes, source.plan), kept
     masked = source.mask is not None and any(spec.role is Role.PRUNABLE for spec in specs)
