@@ -76,7 +76,7 @@ Method = Literal[
     "apoz",
     "wanda",
 ]
-Values = Literal["raw", "lossless", "fp16", "bf16", "int8", "int4", "ternary"]
+Values = Literal["lossless", "raw", "fp16", "bf16", "int8", "int4", "ternary"]
 
 
 Preset = Literal["gradual", "snip", "synflow", "random", "lamp", "wanda", "movement", "fedtiny", "fedrts"]

@@ -73,8 +73,8 @@ LOSSY = {
     "int4": Values.INT4,
     "ternary": Values.TERNARY,
 }
-# Every bit arrives: as it is (the fastest), or coded.
-EXACT = ("raw", "lossless")
+# Every bit arrives: coded, or as it is, which is fastest.
+EXACT = ("lossless", "raw")
 PLAN_VALUES = (*EXACT, *LOSSY)
 
 
