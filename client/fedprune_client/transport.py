@@ -20,12 +20,12 @@ import grpc
 
 from fedprune import wire
 from fedprune.errors import FedpruneError, RemoteError, UnavailableError
-from fedprune.framing import MAX_MESSAGE_BYTES, Assembler, Seal, chunks
-from fedprune.parts import Part
+from fedprune.framing import MAX_MESSAGE_BYTES, chunks
 from fedprune.pki.credentials import Credentials
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
+from fedprune_client.download import Apply, Download
 from fedprune_client.outbox import Result
 from fedprune_client.replica import Replica
 
@@ -74,7 +74,6 @@ PASSING_NAMES = frozenset(code.name for code in PASSING)
 MAX_STEPS = 2
 
 Answer = TypeVar("Answer")
-Apply = Callable[[Part, memoryview], Awaitable[None]]
 
 
 class Link:
@@ -127,18 +126,32 @@ class Link:
         call: Any = self._stub.Work(metadata=self._identity)
         sending = asyncio.create_task(self._send_all(call, outgoing))
         self._stream = call
+        inbox: asyncio.Queue[pb.CoordinatorMessage | FedpruneError | None] = asyncio.Queue()
+        reading = asyncio.create_task(self._read_all(call, inbox))
+        try:
+            while (message := await inbox.get()) is not None:
+                if isinstance(message, FedpruneError):
+                    raise message
+                yield message
+        finally:
+            # A sender that lived on would take messages away from the next stream.
+            sending.cancel()
+            reading.cancel()
+            call.cancel()
+            await asyncio.gather(sending, reading, return_exceptions=True)
+
+    async def _read_all(self, call: Any, inbox: asyncio.Queue[pb.CoordinatorMessage | FedpruneError | None]) -> None:
+        """Read on while an earlier message is dealt with: that may be waiting for an answer on this very stream."""
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 if not self._is_ours(message):
-                    yield message
+                    inbox.put_nowait(message)
+            inbox.put_nowait(None)
         except grpc.aio.AioRpcError as error:
-            raise as_error(error, self.server) from error
+            inbox.put_nowait(as_error(error, self.server))
         finally:
-            self._hang_up()
-            # A sender that lived on would take messages away from the next stream.
-            sending.cancel()
-            call.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            if self._stream is call:
+                self._hang_up()
 
     def _is_ours(self, message: pb.CoordinatorMessage) -> bool:
         """Keep what is a transfer's: steps for the next pull, answers for who awaits them."""
@@ -172,14 +185,14 @@ class Link:
 
     async def pull(self, run_id: str, replica: Replica, want: Version, apply: Apply) -> None:
         """Bring the replica to `want` by `apply`, continuing after each break where it broke."""
-        progress = _Download(run_id, replica, want, apply)
+        progress = Download(run_id, replica, want, apply)
         steps, self._steps = self._steps, []
         for step in steps:
             await progress.take_step(step, self.server)
         if replica.version != want:
             await self._persist(f"pulling {want}", lambda: self._pull_once(progress))
 
-    async def _pull_once(self, progress: _Download) -> None:
+    async def _pull_once(self, progress: Download) -> None:
         call: Any = self._stub.Pull(progress.request(), metadata=self._identity)
         try:
             while (reply := await asyncio.wait_for(call.read(), STALL_S)) is not grpc.aio.EOF:
@@ -302,61 +315,6 @@ def _channel(server: str, credentials: Credentials | None) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
     mine = grpc.ssl_channel_credentials(credentials.trust_pem, credentials.key_pem, credentials.chain_pem)
     return grpc.aio.secure_channel(server, mine, options=CHANNEL_OPTIONS)
-
-
-class _Download:
-    """How far a pull has come: whole parts are applied at once, the open one is kept over a break."""
-
-    def __init__(self, run_id: str, replica: Replica, want: Version, apply: Apply) -> None:
-        self._run_id = run_id
-        self._replica = replica
-        self._want = want
-        self._apply = apply
-        self._part: Part | None = None
-        self._blob: Assembler | None = None
-
-    def request(self) -> pb.PullRequest:
-        """Ask for what is missing now."""
-        request = pb.PullRequest(run_id=self._run_id, want=wire.version_message(self._want))
-        if self._replica.version is not None:
-            request.held.CopyFrom(wire.version_message(self._replica.version))
-        if self._part is not None and self._blob is not None:
-            request.offset, request.part_sha256 = self._blob.offset, self._part.digest
-        return request
-
-    async def take(self, reply: pb.PullReply, party: str) -> None:
-        """The next message of the stream."""
-        if reply.WhichOneof("content") == "header":
-            self._announce(wire.part(reply.header, party=party), party)
-        elif self._blob is None:
-            raise RemoteError("bytes before their announcement", party=party)
-        else:
-            self._blob.feed(reply.chunk)
-        if self._blob is not None and self._part is not None and self._blob.complete:
-            part, data = self._part, self._blob.finish()
-            self._part = self._blob = None
-            await self._apply(part, data)
-
-    async def take_step(self, step: pb.Step, party: str) -> None:
-        """A part that came with the work. One that does not follow what we hold is let go: it can be pulled."""
-        part = wire.part(step.header, party=party)
-        if part.base is not None and part.base == self._replica.version:
-            await self.take(pb.PullReply(header=step.header), party)
-            await self.take(pb.PullReply(chunk=step.data), party)
-
-    def _announce(self, part: Part, party: str) -> None:
-        if self._blob is not None and self._part is not None and self._part.digest == part.digest:
-            return
-        self._part = part
-        announced = Seal(size=part.size, sha256=part.digest)
-        self._blob = Assembler(announced, max_bytes=self._replica.max_bytes(part), party=party)
-
-    def check_complete(self, party: str) -> None:
-        """Raise `UnavailableError` when the stream ended before the version was there."""
-        if self._replica.version != self._want:
-            raise UnavailableError(
-                "the transfer ended early", party=party, seen=self._replica.version, expected=self._want
-            )
 
 
 def begin_message(result: Result) -> pb.Begin:

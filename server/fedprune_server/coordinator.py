@@ -141,9 +141,9 @@ class Coordinator:
             self.run.accounts.sent(member, part, memoryview(step.data), start=0, end=part.size)
             self.run.accounts.pulls += step.header.part + 1 == step.header.parts
 
-    async def take(self, member: Member, begin: pb.Begin, data: bytes) -> pb.Receipt:
+    @staticmethod
+    async def take(run: Run, member: Member, begin: pb.Begin, data: bytes) -> pb.Receipt:
         """A small result on a client's work stream. Raises `RemoteError` when it cannot be accepted."""
-        run = self.run_of(begin.run_id)
         if len(data) > run.config.network.chunk_bytes:
             raise LimitError(
                 "a result on the work stream is too large for it",

@@ -93,11 +93,13 @@ class CoordinatorService(rpc.CoordinatorServicer):
         assignment_id, count = result.begin.assignment_id, len(result.data)
         try:
             with self._watching_store(), self._limits.upload(member.identity, count):
-                receipt = await self._coordinator.take(member, result.begin, result.data)
+                run = self._coordinator.run_of(result.begin.run_id)
+                receipt = await self._coordinator.take(run, member, result.begin, result.data)
         except FedpruneError as error:
             log.info("refused a result: %s", error, extra=member.names)
             return pb.Answer(assignment_id=assignment_id, refusal=pb.Refusal(status=error.status, reason=str(error)))
         await asyncio.sleep(self._limits.pause_s(member.identity, count, time.monotonic()))
+        run.at("receipt-sent")
         return pb.Answer(assignment_id=assignment_id, receipt=receipt)
 
     async def Pull(self, request: pb.PullRequest, context: Context) -> AsyncIterator[pb.PullReply]:

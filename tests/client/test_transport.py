@@ -338,3 +338,124 @@ def test_which_refusals_may_pass(code: grpc.StatusCode) -> None:
     assert isinstance(found, UnavailableError) == (code.name in passing)
     assert "here:1" in str(found)
     assert "why" in str(found)
+
+
+def one_step(data: bytes, base: Version) -> pb.CoordinatorMessage:
+    part = Part(kind=PartKind.DELTA, version=Version(model=1), base=base, digest=seal(data).sha256, size=len(data))
+    return pb.CoordinatorMessage(step=pb.Step(header=wire.part_header(part, number=0, count=1), data=data))
+
+
+@asynccontextmanager
+async def at_work(link: Link) -> AsyncIterator[asyncio.Queue[pb.CoordinatorMessage]]:
+    """A work stream that is read to its end; what came on it for the client."""
+    heard: asyncio.Queue[pb.CoordinatorMessage] = asyncio.Queue()
+
+    async def silence() -> AsyncIterator[pb.ClientMessage]:
+        await asyncio.Event().wait()
+        yield pb.ClientMessage()
+
+    async def listen() -> None:
+        try:
+            async for message in link.work(silence()):
+                heard.put_nowait(message)
+        except UnavailableError:
+            return
+
+    listening = asyncio.create_task(listen())
+    try:
+        yield heard
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+class TestSmall:
+    """What is small travels on the work stream."""
+
+    def answering(self, answer: pb.Answer | None, seen: list[pb.Result]) -> Handler:
+        async def work(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.CoordinatorMessage]:
+            yield pb.CoordinatorMessage(waiting=pb.Waiting(reason="ready"))
+            seen.append((await anext(requests)).result)
+            if answer is None:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the cable")
+            yield pb.CoordinatorMessage(answer=answer)
+            await asyncio.Event().wait()
+
+        return work
+
+    async def submitted(self, script: Script) -> tuple[pb.Receipt, list[str]]:
+        async with linked(script) as (link, said), at_work(link) as heard:
+            assert (await heard.get()).waiting.reason == "ready"
+            link._most_small_bytes = len(FRAME)
+            return await link.submit(begin(eager=True), FRAME, chunk_bytes=1 << 19), said
+
+    async def test_a_result_and_its_receipt_need_no_call_of_their_own(self) -> None:
+        seen: list[pb.Result] = []
+        answer = pb.Answer(assignment_id=1, receipt=RECEIPT.receipt)
+        receipt, said = await self.submitted(Script(self.answering(answer, seen)))
+        assert receipt == RECEIPT.receipt
+        assert [(r.begin.assignment_id, r.data) for r in seen] == [(1, FRAME)]
+        assert said == []
+
+    async def test_a_refusal_on_the_stream_is_final_and_says_why(self) -> None:
+        refusal = pb.Refusal(status="INVALID_ARGUMENT", reason="client 3: update is not finite in tensor 'w'")
+        with pytest.raises(RemoteError, match="client 3: update is not finite"):
+            await self.submitted(Script(self.answering(pb.Answer(assignment_id=1, refusal=refusal), [])))
+
+    @pytest.mark.parametrize(
+        "answer", [None, pb.Answer(assignment_id=1, refusal=pb.Refusal(status="UNAVAILABLE", reason="no room"))]
+    )
+    async def test_where_the_stream_breaks_or_has_no_room_a_call_of_its_own_goes_on(
+        self, answer: pb.Answer | None
+    ) -> None:
+        seen: list[pb.Result] = []
+        asked: list[bool] = []
+
+        async def takes(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+            asked.append((await anext(requests)).begin.eager)
+            yield RECEIPT
+
+        receipt, _ = await self.submitted(Script(self.answering(answer, seen), takes))
+        assert receipt == RECEIPT.receipt
+        assert (len(seen), asked) == (1, [False])
+
+    async def test_a_step_that_follows_what_is_held_makes_the_pull_unnecessary(self) -> None:
+        moved = {"w": WEIGHTS["w"] + 1}
+        mask = Mask.full(SCHEMA)
+        delta = encode_update(moved, schema=SCHEMA, mask=mask, base=WEIGHTS, version=Version(model=1))
+
+        async def work(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.CoordinatorMessage]:
+            yield one_step(delta, Version())
+            yield pb.CoordinatorMessage(waiting=pb.Waiting(reason="work"))
+            await asyncio.Event().wait()
+
+        replica = Replica(schema=SCHEMA, version=Version(), weights={"w": WEIGHTS["w"].copy()}, mask=mask)
+
+        async def apply(part: Part, data: memoryview) -> None:
+            replica.apply(part, data)
+
+        script = Script(work)
+        async with linked(script) as (link, _), at_work(link) as heard:
+            await heard.get()
+            await link.pull("r", replica, Version(model=1), apply)
+        assert np.array_equal(replica.weights["w"], moved["w"])
+        assert script.requests == []
+
+    async def test_a_step_from_elsewhere_is_let_go_and_the_version_pulled(self) -> None:
+        async def work(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.CoordinatorMessage]:
+            yield one_step(b"of another version", Version(model=7))
+            yield pb.CoordinatorMessage(waiting=pb.Waiting(reason="work"))
+            await asyncio.Event().wait()
+
+        async def whole(request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullReply]:
+            yield header(PartKind.MASK, MASK, 0)
+            yield pb.PullReply(chunk=MASK)
+            yield header(PartKind.MODEL, FRAME, 1)
+            yield pb.PullReply(chunk=FRAME)
+
+        script = Script(work, whole)
+        async with linked(script) as (link, _), at_work(link) as heard:
+            await heard.get()
+            replica = await pulled(link)
+        assert np.array_equal(replica.weights["w"], WEIGHTS["w"])
+        assert len(script.requests) == 1

@@ -112,7 +112,6 @@ class Attacks:
             run_id=self.work.run_id,
             want=wire.version_message(self.work.version),
             held=wire.version_message(Version(model=chance.randrange(3))),
-            part=chance.randrange(3),
             offset=chance.choice((0, 1, 10**6, 2**63, 2**64 - 1)),
             part_sha256="0" * 64,
         )
@@ -122,10 +121,12 @@ class Attacks:
         return Case("Status", (chance.randbytes(chance.randrange(30)),))
 
     def _stream(self, chance: Random) -> Case:
+        begin = pb.SubmitRequest.FromString(self._begin(self.frame)).begin
         said = (
             pb.ClientMessage(heartbeat=pb.Heartbeat()),
             pb.ClientMessage(progress=pb.Progress(assignment_id=chance.randrange(4), step=1, steps=2)),
             pb.ClientMessage(failure=pb.Failure(assignment_id=2**64 - 1, reason="x" * chance.randrange(2000))),
+            pb.ClientMessage(result=pb.Result(begin=begin, data=self.frame)),
         )
         return Case("Work", tuple(mutated(m.SerializeToString(), chance) for m in said))
 
