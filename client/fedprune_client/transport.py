@@ -228,7 +228,8 @@ class Link:
         """The receipt of a result that is sent in one message; None where another try may help. Raises the refusal."""
         if self._stream is None:
             return None
-        awaited = self._answers[begin.assignment_id] = asyncio.get_running_loop().create_future()
+        awaited: asyncio.Future[pb.Answer] = asyncio.get_running_loop().create_future()
+        self._answers[begin.assignment_id] = awaited
         try:
             async with asyncio.timeout(STALL_S):
                 await self._write(self._stream, pb.ClientMessage(result=pb.Result(begin=begin, data=frame)))

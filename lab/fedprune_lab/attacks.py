@@ -21,8 +21,9 @@ from fedprune.codec import Limits, UpdateReader, encode_update
 from fedprune.framing import seal
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_client.download import Apply
 from fedprune_client.replica import Replica
-from fedprune_client.transport import Apply, Link
+from fedprune_client.transport import Link
 
 Vector = NDArray[np.float32]
 Attack = Callable[[Vector, NDArray[np.float32]], Vector]
