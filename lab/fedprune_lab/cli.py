@@ -145,7 +145,7 @@ def compare(
 
 
 @app.command("new")
-def new(folder: NewFolder) -> None:
+def new(folder: NewFolder, as_json: Json = False) -> None:
     """Make a folder with a task, a run file, a compose file and a README that run as they are.
 
     \b
@@ -154,6 +154,9 @@ def new(folder: NewFolder) -> None:
     from fedprune_lab.new import create
 
     paths = create(folder)
+    if as_json:
+        commands.print_json({"folder": str(folder), "made": [path.name for path in paths]})
+        return
     print(f"made {', '.join(path.name for path in paths)} in {folder}")
     print(f"next: fedprune check {paths[0]}")
 
@@ -236,14 +239,21 @@ def list_runs(folder: Runs = Path("runs"), as_json: Json = False) -> None:
 
 
 @app.command("log")
-def log(run: RunFolder, follow: Follow = False) -> None:
-    """Show the rounds of a run, a line each.
+def log(run: RunFolder, follow: Follow = False, as_json: Json = False) -> None:
+    """Show the rounds of a run, a line each; with --json as one object, when they are all there.
 
     \b
     Example: fedprune log runs/digits --follow
     """
     from fedprune_lab import runs
 
+    if as_json:
+        import json
+
+        commands.print_json(
+            {"run": str(run), "rounds": [json.loads(row.to_json()) for row, _ in runs.rows(run, follow=follow)]}
+        )
+        return
     for line in runs.log(run, follow=follow):
         print(line, flush=True)
 
@@ -269,7 +279,7 @@ def inspect(what: Inspected, codec: Codec = False, pictures: Pictures = None, as
 
 
 @app.command("export")
-def export(run: Exported, csr: Csr) -> None:
+def export(run: Exported, csr: Csr, as_json: Json = False) -> None:
     """Write a run's matrices as CSR files that scipy.sparse.load_npz opens.
 
     \b
@@ -278,11 +288,14 @@ def export(run: Exported, csr: Csr) -> None:
     from fedprune_lab import export_csr
 
     written = export_csr.run(run, csr)
-    print(f"wrote {len(written)} files to {csr}")
+    if as_json:
+        commands.print_json({"folder": str(csr), "matrices": len(written)})
+    else:
+        print(f"wrote {len(written)} files to {csr}")
 
 
 @app.command("bench", context_settings={"ignore_unknown_options": True})
-def bench(name: Bench = None, arguments: BenchArguments = None) -> None:
+def bench(name: Bench = None, arguments: BenchArguments = None, as_json: Json = False) -> None:
     """Make one of the figures we publish, in a checkout of fedprune; without a name, list them.
 
     \b
@@ -291,7 +304,10 @@ def bench(name: Bench = None, arguments: BenchArguments = None) -> None:
     from fedprune_lab import benches
 
     if name is not None:
-        raise typer.Exit(benches.run(name, arguments or []))
+        raise typer.Exit(benches.run(name, [*(arguments or []), *(["--json"] if as_json else [])]))
+    if as_json:
+        commands.print_json({"benches": benches.available()})
+        return
     for known, purpose in benches.available().items():
         print(f"{known:<12} {purpose}")
 

@@ -59,6 +59,12 @@ def log(run: Path, *, follow: bool) -> Iterator[str]:
 
     Raises `LocalError` when there is no such run.
     """
+    for row, planned in rows(run, follow=follow):
+        yield round_line(row, planned)
+
+
+def rows(run: Path, *, follow: bool) -> Iterator[tuple[RoundReport, int]]:
+    """The same as values, each with the number of rounds that the run is to have."""
     folder = next((f for f in (run, Path("runs") / run) if (f / CONFIG).is_file()), None)
     if folder is None:
         raise LocalError("there is no such run", seen=run, next_step="`fedprune list` shows the runs")
@@ -66,10 +72,10 @@ def log(run: Path, *, follow: bool) -> Iterator[str]:
     shown = 0
     while True:
         over = (folder / REPORT).is_file()
-        rows = _rounds(folder)
-        for row in rows[shown:]:
-            yield round_line(row, planned)
-        shown = len(rows)
+        found = _rounds(folder)
+        for row in found[shown:]:
+            yield row, planned
+        shown = len(found)
         if over or not follow:
             return
         time.sleep(POLL_S)

@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 
 from fedprune import commands
-from fedprune.tomlfile import naming_lines
 from fedprune_server.authority import app as authority
 
 app = commands.new_app("fedprune_server", "The coordinator: owns the model, its masks, the rounds and the ledger.")
@@ -78,6 +77,7 @@ def serve(
              fedprune server run.toml --set pruning.density=0.1 --set run.name=tenth
              fedprune server run.toml --page
     """
+    from fedprune.tomlfile import naming_lines
     from fedprune_server.config import ServerConfig
 
     config = ServerConfig.from_files(
@@ -136,6 +136,7 @@ def stop(
     shutdown: Shutdown = False,
     timeout_s: Timeout = 10.0,
     credentials: Credentials = None,
+    as_json: Json = False,
 ) -> None:
     """Ask a coordinator to end its run after the last committed round. With TLS, that is for operators.
 
@@ -146,7 +147,10 @@ def stop(
     from fedprune_server.operating import stop as ask_to_stop
 
     kept = ask_to_stop(coordinator, shutdown=shutdown, timeout_s=timeout_s, credentials=credentials)
-    print(f"kept: {kept}")
+    if as_json:
+        commands.print_json({"coordinator": coordinator, "kept": kept})
+    else:
+        print(f"kept: {kept}")
 
 
 @app.command()

@@ -102,3 +102,10 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path, make_round: MakeRo
 def test_no_such_run(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="there is no such run"):
         list(runs.log(tmp_path / "nope", follow=False))
+
+
+def test_the_log_as_json(tmp_path: Path, make_round: MakeRound, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(tmp_path / "b", make_round(1), make_round(2))
+    assert cli.run(["log", str(tmp_path / "b"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["round"] for row in found["rounds"]] == [1, 2]

@@ -26,7 +26,7 @@ def tables(runs: Sequence[RunReport]) -> list[Table]:
     """All tables of a report, those for all runs first; empty ones are left out."""
     found = [sums(runs), *comparisons(runs)]
     for run in runs:
-        found += [ledger(run), layers(run), decisions(run), rounds(run)]
+        found += [ledger(run), layers(run), decisions(run), trials(run), rounds(run)]
     return [table for table in found if table.rows]
 
 
@@ -97,6 +97,24 @@ def decisions(run: RunReport) -> Table:
         before = row.density
     head = ("after round", "density", "cut", "regrown", "accuracy")
     return Table(title=f"{run.name}: pruning decisions", head=head, rows=tuple(rows))
+
+
+def trials(run: RunReport) -> Table:
+    """Steps on approval: what was tried, what it cost, and what was decided."""
+    rows = tuple(
+        (
+            str(row.round),
+            f"{figures.percent(trial.density_before)} to {figures.percent(trial.density_tried)}",
+            trial.decision,
+            figures.points(trial.drop),
+            f"{figures.points(trial.low)} to {figures.points(trial.high)}",
+            str(trial.pairs),
+        )
+        for row in run.rounds
+        if (trial := row.trial) is not None
+    )
+    head = ("decided after round", "density", "decision", "drop in points", "interval", "clients")
+    return Table(title=f"{run.name}: steps on approval", head=head, rows=rows)
 
 
 def rounds(run: RunReport) -> Table:

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from fedprune.errors import LocalError
-from fedprune.report import LayerReport, RunReport, document
+from fedprune.report import LayerReport, RunReport, TrialReport, document
 from fedprune_lab import cli, figures
 from fedprune_lab.reporting import files, html, text
 from fedprune_lab.reporting.tables import tables
@@ -94,6 +94,15 @@ def test_the_run_file_and_the_machine_are_told(pruned: RunReport) -> None:
 def test_decisions_say_what_was_cut(pruned: RunReport) -> None:
     (decisions,) = [table for table in tables([pruned]) if "decisions" in table.title]
     assert decisions.rows == (("2", "100.0 % to 12.5 %", "63", "0", "90.2 %"),)
+
+
+def test_a_step_on_approval_says_what_it_cost(pruned: RunReport) -> None:
+    tried = TrialReport(
+        round=2, density_before=1.0, density_tried=0.5, decision="rejected", drop=0.02, low=0.01, high=0.03, pairs=4
+    )
+    rows = [replace(row, trial=tried if row.round == 4 else None) for row in pruned.rounds]
+    (steps,) = [table for table in tables([replace(pruned, rounds=tuple(rows))]) if "approval" in table.title]
+    assert steps.rows == (("4", "100.0 % to 50.0 %", "rejected", "+2.00", "+1.00 to +3.00", "4"),)
 
 
 def test_layers_keep_their_density_until_they_are_pruned(pruned: RunReport) -> None:

@@ -144,6 +144,7 @@ function drawDecisions() {
       const score = row.layers.find((layer) => layer.score)?.score;
       items.push([`round ${row.round}`, `density ${percent(density)} to ${percent(row.density)}`, [`${count(cut)} weights cut`, grown ? `${count(grown)} regrown` : "", score ? `by ${score}` : "", row.accuracy === null ? "" : `accuracy ${percent(row.accuracy)}`].filter(Boolean).join(", ")]);
     }
+    if (row.trial) items.push([`round ${row.round}`, `${percent(row.trial.density_before)} to ${percent(row.trial.density_tried)}: ${row.trial.decision}`, trialWords(row.trial)]);
     if (row.plan && row.plan !== items.plan) { items.plan = row.plan; items.push([`round ${row.round}`, `sends ${row.plan}`, row.plan_reason]); }
     density = row.density;
   }
@@ -154,6 +155,13 @@ function drawDecisions() {
     item.append(time, text);
     return item;
   });
+}
+
+function trialWords(trial) {
+  if (trial.drop === null) return "";
+  const points = (value) => (100 * value).toFixed(2);
+  const interval = trial.low === null || trial.high === null ? "" : ` (${points(trial.low)} to ${points(trial.high)})`;
+  return `accuracy dropped by ${points(trial.drop)} points${interval}, measured by ${count(trial.pairs)} clients`;
 }
 
 function drawNotes() {
