@@ -40,7 +40,7 @@ format: $(VENV)/developing
 	$(BIN)/ruff format $(CODE)
 
 bench: $(VENV)/developing
-	@for name in $(or $(ARGS),$(filter-out faults mutants hosts,$(basename $(notdir $(wildcard bench/*.py))))); do \
+	@for name in $(or $(ARGS),$(filter-out faults mutants cuts fuzz hostile hosts,$(basename $(notdir $(wildcard bench/*.py))))); do \
 		echo "== $$name"; $(BIN)/fedprune bench $$name || exit 1; done
 
 # The suite kills fewer: a full run takes long.
@@ -50,6 +50,8 @@ faults: $(VENV)/developing
 	$(BIN)/python bench/faults.py points --each 1 --action enospc
 	$(BIN)/python bench/faults.py clients --kills 100
 	$(BIN)/python bench/faults.py links
+	$(BIN)/python bench/fuzz.py --cases 200000
+	$(BIN)/python bench/hostile.py
 	$(BIN)/python bench/mutants.py
 
 protos: $(VENV)/developing
