@@ -26,6 +26,8 @@ from fedprune.tensor import Schema
 from fedprune_client.outbox import sync_folder
 
 RESIDUAL, VELOCITY = "residual/", "velocity/"
+# After so many rounds less than a tenth of a residual would be left (0.9^22), and the model has gone elsewhere.
+LONGEST_ABSENCE_ROUNDS = 21
 DAMAGE = (SafetensorError, KeyError, ValueError)
 
 
@@ -56,10 +58,13 @@ class ResidualFile:
             return self._dropped(memory, "it belongs to another run or model")
         if belongs.epoch != epoch:
             return self._dropped(memory, "the model was rolled back")
+        absent = round_ - belongs.round - 1
+        if absent > LONGEST_ABSENCE_ROUNDS:
+            return self._dropped(memory, f"it lay for {absent} rounds")
         lost = memory.mask(mask)
         if lost:
             self.say(f"round {round_}: the new mask takes a residual of norm {lost:.3g}")
-        memory.decay(round_ - belongs.round - 1)
+        memory.decay(absent)
         return memory
 
     def stage(self, after: Memory, unsent: Memory, belongs: Belonging, assignment_id: int) -> None:

@@ -275,7 +275,8 @@ class CompressionSection(Section):
     down: Values = "lossless"
     """How the coordinator sends its values."""
     top: Share = 1.0
-    """Share of each matrix's alive weights, the largest changes first, that travels; with a lossy `down`, both ways."""
+    """Of each matrix as many weights travel as are this share of the whole of it, pruned or not: the alive ones with
+    the largest changes. With a lossy `down`, both ways."""
     warmup: ShareOrZero = 0.0
     """Share of the rounds during which `top` falls from 1 to its value."""
     error_feedback: bool = True

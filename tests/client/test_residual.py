@@ -93,6 +93,14 @@ def test_an_absence_is_counted_in_rounds(client: Client) -> None:
     assert client.load(round_=4).residual["w"][0, 0] == pytest.approx(0.81)
 
 
+def test_after_a_long_absence_it_is_dropped_and_said(client: Client) -> None:
+    client.stage(7, round_=1)
+    client.file.settle(7, accepted=True)
+    assert client.load(round_=23).residual["w"][0, 0] == pytest.approx(0.9**21)
+    assert client.load(round_=24).residual == {}
+    assert "it lay for 22 rounds" in client.said[0]
+
+
 @pytest.mark.parametrize("other", [{"run_id": "another"}, {"epoch": 1}])
 def test_a_memory_of_something_else_is_dropped_and_said(client: Client, other: dict[str, object]) -> None:
     client.stage(7)

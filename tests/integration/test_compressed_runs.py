@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from fedprune.errors import LocalError, UnavailableError
 from fedprune.feedback import Compressed, Memory, compress
+from fedprune.mask import Mask
+from fedprune.tensor import Schema
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import UploadPlan
 from fedprune_client import encoding, transport
+from fedprune_client.residual import ResidualFile
 from fedprune_client.transport import Link
 from fedprune_server import plan
 from fedprune_server.serve import Server
@@ -92,13 +95,29 @@ def linked(kind: type[Link]) -> MakeLink:
 
 
 class Watch:
-    """Sums up, for the one client of a run, what it learned and what it sealed."""
+    """Sums up, for the one client of a run, what it learned, what it sealed and what masks took."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wanted: Sum = {}
         self.sealed: Sum = {}
+        self.masked: Sum = {}
         self.updates = 0
+        self._load = ResidualFile.load
         monkeypatch.setattr(encoding, "compress", self._compress)
+        monkeypatch.setattr(ResidualFile, "load", lambda *args, **keys: self._loads(*args, **keys))
+
+    def _loads(self, file: ResidualFile, schema: Schema, mask: Mask, **keys: Any) -> Memory:
+        """Nobody is ever away here, so what is missing after loading is what the mask took: all that is pruned, and
+        nothing that is alive."""
+        found = file._read(file._path("now"))
+        memory = self._load(file, schema, mask, **keys)
+        for name, before in found[0].residual.items() if found else ():
+            taken = before.astype(np.float64) - memory.residual[name]
+            alive = mask.alive.get(name, np.ones(taken.shape, np.bool_))
+            assert not taken[alive].any()
+            assert not memory.residual[name][~alive].any()
+            self.masked[name] = self.masked.get(name, 0.0) + taken
+        return memory
 
     def _compress(self, change: dict[str, NDArray[Any]], memory: Memory, **rest: Any) -> Compressed:
         made = compress(change, memory, **rest)
@@ -115,7 +134,8 @@ class Watch:
         assert left is not None
         assert self.updates == len(federation.rounds), "nothing was trained twice"
         for tensor, wanted in self.wanted.items():
-            np.testing.assert_allclose(self.sealed[tensor] + left[0].residual[tensor], wanted, atol=1e-5)
+            arrived = self.sealed[tensor] + left[0].residual[tensor] + self.masked.get(tensor, 0.0)
+            np.testing.assert_allclose(arrived, wanted, atol=1e-5)
         assert left[0].norm > 0
 
 
@@ -155,6 +175,18 @@ async def test_lost_receipts_move_the_residual_once(tmp_path: Path, monkeypatch:
     assert await federation.run("a", link=linked(LosesReceipts))
     assert any("the receipt was lost" in line for line in federation.sites[0].said)
     watch.assert_conserved(federation, "a")
+
+
+async def test_masks_take_from_the_residual_what_they_take_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(monkeypatch)
+    pruning = ("pruning.density=0.3", "pruning.every=2", "pruning.floor=4")
+    config = run_file("clients.expect=1", "run.rounds=8", *pruning, *TERNARY)
+    federation = Federation(tmp_path, task_file(tmp_path), [config])
+    assert await federation.run("a")
+    watch.assert_conserved(federation, "a")
+    assert sum(float(np.abs(taken).sum()) for taken in watch.masked.values()) > 0
 
 
 async def test_every_round_is_the_model_that_the_clients_hold(tmp_path: Path) -> None:
