@@ -32,7 +32,7 @@ from fedprune_lab.one_process import OneProcess
 from fedprune_lab.paired import Row
 
 TASKS = Path(__file__).parent / "tasks"
-CLIENTS, ROUNDS = 10, 100
+CLIENTS, ROUNDS, SEEDS_ASKED = 10, 100, 10
 BASE = f"""
 [run]
 rounds = {ROUNDS}
@@ -212,8 +212,15 @@ def _cells(name: str, found: dict[str, dict[int, Row]]) -> list[str]:
         times(method.raw) if method.raw else "",
         f"{part:.2%}" if part is not None else "",
         f"{method.share:.0%}" if method.share else "",
-        ("yes" if all(held) else "no") if held else "",
+        _verdict(held, len(rows)),
     ]
+
+
+def _verdict(held: list[bool], seeds: int) -> str:
+    """Whether the means are within what is asked, and whether that says anything yet."""
+    if not held:
+        return ""
+    return ("yes" if all(held) else "no") + ("" if seeds >= SEEDS_ASKED else ", so far")
 
 
 def _accuracies(rows: dict[int, Row]) -> dict[int, float]:
