@@ -54,12 +54,17 @@ class Feed:
             yield RETRY + b"".join(self.story.since(last_id))
             while True:
                 try:
-                    message = await asyncio.wait_for(page.get(), IDLE_S)
+                    messages = [await asyncio.wait_for(page.get(), IDLE_S)]
                 except TimeoutError:
-                    message = IDLE
-                if message is None:
+                    messages = [IDLE]
+                # What waits goes out in one piece: writing costs more than what is written.
+                while not page.empty():
+                    messages.append(page.get_nowait())
+                told = b"".join(message for message in messages if message is not None)
+                if told:
+                    yield told
+                if None in messages:
                     return
-                yield message
         finally:
             self._pages.discard(page)
 
