@@ -17,7 +17,9 @@ from fedprune_client.config import PATIENCE_S, ClientConfig
 
 app = commands.new_app("fedprune_client", "A client: trains on its own data and sends what is left of its update.")
 
-Server = Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")]
+Server = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="The coordinator. [default: the one joined by an invitation]")
+]
 Task = Annotated[Path, typer.Option(metavar="FILE", help="Your task file.")]
 Name = Annotated[str | None, typer.Option(help="This client's name, the same every time. [default: the host's name]")]
 Data = Annotated[
@@ -37,6 +39,10 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads for training; 0 l
 Credentials = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Key and certificate for a coordinator with TLS, from `certs issue`.")
 ]
+Join = Annotated[
+    str | None,
+    typer.Option(metavar="LINE", help="Join by an invitation, the line that `fedprune invite SITE` printed."),
+]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Reach a coordinator on another machine without encryption.")
 ]
@@ -48,8 +54,9 @@ Patience = Annotated[
 
 @app.command()
 def run(
-    server: Server,
     task: Task,
+    server: Server = None,
+    join: Join = None,
     name: Name = None,
     data: Data = None,
     state: State = Path(".fedprune"),
@@ -62,7 +69,8 @@ def run(
 
     \b
     Example: fedprune client --server 127.0.0.1:7400 --task task.py --name alice
-             fedprune client --server fl.example.org:7400 --credentials ward-7 --task task.py --data /srv/scans
+             fedprune client --join LINE --task task.py --data /srv/scans
+             fedprune client --server fl.example.org:7400 --credentials ward-7 --task task.py
     """
     config = ClientConfig.from_flags(
         server=server,
@@ -72,6 +80,7 @@ def run(
         state=state,
         threads=threads,
         credentials=credentials,
+        join=join,
         insecure=insecure,
         patience_s=patience_s,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 
@@ -13,8 +15,10 @@ from fedprune.pki.credentials import Credentials
 from fedprune.task import load_task
 from fedprune.torch import build_model, signature
 from fedprune_client.config import ClientConfig
+from fedprune_client.enrolling import enrolled
 from fedprune_client.outbox import Outbox
 from fedprune_client.places import take_place
+from fedprune_client.renewing import keep_current
 from fedprune_client.residual import ResidualFile
 from fedprune_client.runner import Runner
 from fedprune_client.transport import Link
@@ -26,7 +30,6 @@ def run_client(config: ClientConfig) -> int:
     Without TLS, clients of one name in one state folder take places in it: `name`, `name-1` and so on, each with its own
     identity, and the same ones again after a restart. With TLS the certificate says who a client is.
     """
-    credentials = _credentials(config)
     if config.insecure:
         print("fedprune: --insecure: whoever is in between can read and change what is sent", file=sys.stderr)
     if config.threads:
@@ -34,6 +37,7 @@ def run_client(config: ClientConfig) -> int:
     loaded = load_task(config.task)
     model = build_model(loaded)
     with ExitStack() as held:
+        credentials = _credentials(config, held)
         name = config.name if credentials is None else credentials.subject.name
         identity, folder = take_place(config.state, name, held, alone=credentials is not None)
 
@@ -41,8 +45,9 @@ def run_client(config: ClientConfig) -> int:
             print(f"{identity}: {text}", file=sys.stderr, flush=True)
 
         async def work() -> None:
+            link = Link(config.server, identity, say=say, credentials=credentials, patience_s=config.patience_s)
             runner = Runner(
-                link=Link(config.server, identity, say=say, credentials=credentials, patience_s=config.patience_s),
+                link=link,
                 task=loaded,
                 model=model,
                 schema=signature(model),
@@ -51,15 +56,39 @@ def run_client(config: ClientConfig) -> int:
                 residual=ResidualFile(folder=folder, say=say),
                 say=say,
             )
-            await runner.run()
+            async with _kept_current(link, credentials, config.credentials, say):
+                await runner.run()
 
         asyncio.run(work())
     return 0
 
 
-def _credentials(config: ClientConfig) -> Credentials | None:
+def _credentials(config: ClientConfig, held: ExitStack) -> Credentials | None:
+    """What this client shows, enrolled with first where it comes by an invitation."""
     if config.credentials is None:
         return None
-    held = Credentials.load(config.credentials)
-    held.check_current(datetime.now(UTC), next_step="Ask the coordinator's operator for an invitation")
-    return held
+    if config.join is not None:
+        take_place(config.credentials.parent, config.credentials.name, held, alone=True)
+        mine = enrolled(config.credentials, config.join, say=_say_plainly, patience_s=config.patience_s)
+    else:
+        mine = Credentials.load(config.credentials)
+    mine.check_current(datetime.now(UTC), next_step="Ask the coordinator's operator for an invitation")
+    return mine
+
+
+def _say_plainly(text: str) -> None:
+    print(f"fedprune: {text}", file=sys.stderr, flush=True)
+
+
+@asynccontextmanager
+async def _kept_current(
+    link: Link, credentials: Credentials | None, folder: Path | None, say: Callable[[str], None]
+) -> AsyncIterator[None]:
+    if credentials is None or folder is None:
+        yield
+        return
+    renewing = asyncio.create_task(keep_current(link, credentials, folder, say))
+    try:
+        yield
+    finally:
+        renewing.cancel()

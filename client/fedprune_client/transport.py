@@ -20,11 +20,12 @@ import grpc
 
 from fedprune import wire
 from fedprune.errors import FedpruneError, RemoteError, UnavailableError
-from fedprune.framing import MAX_MESSAGE_BYTES, chunks
+from fedprune.framing import chunks
 from fedprune.pki.credentials import Credentials
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
-from fedprune.v1 import coordinator_pb2_grpc as rpc
+from fedprune.v1 import enrolment_pb2 as certificates
+from fedprune_client.channels import Channels
 from fedprune_client.download import Apply, Download
 from fedprune_client.outbox import Result
 from fedprune_client.replica import Replica
@@ -42,19 +43,6 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 LONGEST_JOIN_DELAY_S = 5.0
 # Up to here an upload goes out with its announcement, without waiting to be told where to begin.
 EAGER_BYTES = 1 << 19
-
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-    # A connection of its own for each client, also where several live in one process: bytes are counted by it.
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 # Statuses that may pass by themselves.
 PASSING = frozenset(
@@ -100,19 +88,32 @@ class Link:
         self._answers: dict[int, asyncio.Future[pb.Answer]] = {}
         self._most_small_bytes = 0
         self._identity = ((IDENTITY_KEY, identity),)
-        self._channel = _channel(server, credentials)
-        self._stub = rpc.CoordinatorStub(self._channel)
+        self._channels = Channels(server, credentials)
+
+    def present(self, credentials: Credentials) -> None:
+        """Make calls with these credentials from now on; what is under way goes on as it began."""
+        self._channels.present(credentials)
 
     async def close(self) -> None:
         """Hang up."""
-        await self._channel.close()
+        await self._channels.close()
+
+    async def renew(self, request_pem: bytes) -> certificates.Certificates:
+        """Ask once for a certificate. Raises `UnavailableError` when trying again may help."""
+        ask: Any = self._channels.renewal.Renew
+        try:
+            request = certificates.RenewRequest(request_pem=request_pem)
+            reply: certificates.Certificates = await ask(request, timeout=CONTROL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise as_error(error, self.server) from error
+        return reply
 
     async def join(self, request: pb.JoinRequest) -> pb.JoinReply:
         """Join, waiting for a coordinator that is not there. Raises what it refuses us for, and `UnavailableError` when
         patience is at its end."""
 
         async def call() -> pb.JoinReply:
-            reply: pb.JoinReply = await self._stub.Join(request, metadata=self._identity, timeout=CONTROL_TIMEOUT_S)
+            reply: pb.JoinReply = await self._channels.stub.Join(request, metadata=self._identity, timeout=CONTROL_TIMEOUT_S)
             return reply
 
         reply = await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S, patience_s=self._patience_s)
@@ -123,7 +124,7 @@ class Link:
 
     async def work(self, outgoing: AsyncIterator[pb.ClientMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
         """One work stream, until it breaks or ends; raises `UnavailableError` when it breaks."""
-        call: Any = self._stub.Work(metadata=self._identity)
+        call: Any = self._channels.stub.Work(metadata=self._identity)
         sending = asyncio.create_task(self._send_all(call, outgoing))
         self._stream = call
         inbox: asyncio.Queue[pb.CoordinatorMessage | FedpruneError | None] = asyncio.Queue()
@@ -139,6 +140,7 @@ class Link:
             reading.cancel()
             call.cancel()
             await asyncio.gather(sending, reading, return_exceptions=True)
+            await self._channels.retire()
 
     async def _read_all(self, call: Any, inbox: asyncio.Queue[pb.CoordinatorMessage | FedpruneError | None]) -> None:
         """Read on while an earlier message is dealt with: that may be waiting for an answer on this very stream."""
@@ -193,7 +195,7 @@ class Link:
             await self._persist(f"pulling {want}", lambda: self._pull_once(progress))
 
     async def _pull_once(self, progress: Download) -> None:
-        call: Any = self._stub.Pull(progress.request(), metadata=self._identity)
+        call: Any = self._channels.stub.Pull(progress.request(), metadata=self._identity)
         try:
             while (reply := await asyncio.wait_for(call.read(), STALL_S)) is not grpc.aio.EOF:
                 await progress.take(reply, self.server)
@@ -206,6 +208,7 @@ class Link:
     async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
         """Send one sealed result until it has its receipt: on the work stream if it is small, else or if that breaks
         by a call of its own, in smaller chunks after each break: on a slow link a large one may never arrive in time."""
+        self._channels.sign(begin)
         if begin.eager and begin.size <= self._most_small_bytes:
             answer = await self._submit_small(begin, frame)
             if answer is not None:
@@ -245,7 +248,7 @@ class Link:
         raise RemoteError(answer.refusal.reason or "refused without a reason", party=self.server)
 
     async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int, answer_s: float) -> pb.Receipt:
-        call: Any = self._stub.Submit(metadata=self._identity)
+        call: Any = self._channels.stub.Submit(metadata=self._identity)
         try:
             await call.write(pb.SubmitRequest(begin=begin))
             if begin.eager:
@@ -309,13 +312,6 @@ class Link:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._joined.wait(), pause)
                 delay = min(delay * 2, longest_s)
-
-
-def _channel(server: str, credentials: Credentials | None) -> grpc.aio.Channel:
-    if credentials is None:
-        return grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
-    mine = grpc.ssl_channel_credentials(credentials.trust_pem, credentials.key_pem, credentials.chain_pem)
-    return grpc.aio.secure_channel(server, mine, options=CHANNEL_OPTIONS)
 
 
 def begin_message(result: Result) -> pb.Begin:

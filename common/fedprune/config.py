@@ -328,6 +328,8 @@ class PrivacySection(Section):
 class NetworkSection(Section):
     address: Annotated[str, AfterValidator(_host_port)] = "127.0.0.1:7400"
     """HOST:PORT the coordinator listens on; `--address` overrides it."""
+    enrol_port: Annotated[int, Field(ge=0, le=65535)] = 7402
+    """Port for `client --join`, at the same address; open with certificates only, and only where they are issued."""
     insecure: bool = False
     """Serve plaintext on an address that other machines can reach; `--insecure` sets it."""
     chunk_bytes: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = 1 << 19

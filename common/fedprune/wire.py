@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from fedprune.assignment import Assignment
 from fedprune.errors import DecodeError, FedpruneError, LimitError
 from fedprune.framing import Seal
+from fedprune.manifest import manifest as signed_text
 from fedprune.parts import Part, PartKind
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune.v1 import coordinator_pb2 as pb
@@ -265,3 +266,18 @@ def metrics(message: pb.Begin, *, party: str) -> dict[str, float]:
             expected=f"at most {MAX_METRICS}, names up to {MAX_METRIC_NAME}",
         )
     return found
+
+
+def manifest(message: pb.Begin) -> str:
+    """What the sender of an announcement signs."""
+    return signed_text(
+        run_id=message.run_id,
+        assignment_id=message.assignment_id,
+        version=version(message.version),
+        sha256=message.sha256,
+        size=message.size,
+        examples=message.examples,
+        metrics=message.metrics,
+        work_s=message.work_s,
+        residual_norm=message.residual_norm,
+    )

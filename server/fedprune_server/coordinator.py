@@ -14,10 +14,11 @@ from functools import partial
 
 from fedprune import __version__, wire
 from fedprune.codec import CODEC_VERSION
-from fedprune.errors import LimitError, StaleError, UnavailableError, VersionError
+from fedprune.errors import LimitError, StaleError, StoreError, UnavailableError, VersionError
 from fedprune.tensor import Schema
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events
+from fedprune_server.audit import entry
 from fedprune_server.interceptors import Caller
 from fedprune_server.members import Member, Members
 from fedprune_server.recovery import Resumption
@@ -82,7 +83,11 @@ class Coordinator:
             frozen_digest=request.frozen_digest,
             last_seen=time.monotonic(),
         )
+        known = self.members.knows(caller.identity)
         member = self.members.admit(newcomer, own_digest=self.frozen_digest)
+        if not known:
+            who = {"identity": caller.identity, "name": caller.name, "spki": caller.spki.hex()}
+            self.note("joined", client=index, peer=caller.peer, **who)
         log.info("joined", extra=member.names)
         return pb.JoinReply(
             client_index=index,
@@ -152,7 +157,7 @@ class Coordinator:
                 expected=f"at most {run.config.network.chunk_bytes}",
                 next_step="Submit it",
             )
-        return await run.intake.take(member, begin, data)
+        return await run.intake.take(member, begin, data, signed)
 
     def count(self, member: Member, *, up: int = 0, down: int = 0, heartbeat: bool = False) -> None:
         """Account for a message."""
@@ -209,8 +214,13 @@ class Coordinator:
         )
 
     def note(self, what: str, **facts: object) -> None:
-        """Something that the audit keeps."""
+        """Something that the audit of the run keeps; between two runs the log alone does."""
         log.info("%s: %s", what, ", ".join(f"{key} {value}" for key, value in facts.items()))
+        if self.run is not None:
+            try:
+                self.run.store.append_audit(self.run.run_id, entry(what, **facts))
+            except StoreError:
+                self.look_at_store()
 
     def stop(self, reason: str, *, shutdown: bool) -> pb.StopReply:
         """End the current run after what is committed; with `shutdown`, the process too."""

@@ -26,6 +26,7 @@ CHANGES: dict[str, str] = {
     "close-round": "a round without an update is closed",
     "put-report": "an evaluation is entered",
     "append-entries": "the last bytes are accounted for",
+    "append-audit": "an event of the audit is kept",
     "record-files": "the files of the run are recorded",
     "collect-garbage": "blobs that nobody needs are let go",
 }

@@ -48,6 +48,7 @@ class Intake:
     member: Member
     begin: pb.Begin
     assignment: AssignmentRecord
+    signed: str = ""
     upload: Upload | None = None
     receipt: pb.Receipt | None = None
     # Whether what came whole is good: if it is not accepted all the same, its client has another result that counts.
@@ -87,9 +88,9 @@ class Receiving:
     _due: list[_Due] = field(default_factory=list)
     _committing: asyncio.Task[None] | None = None
 
-    async def take(self, member: Member, begin: pb.Begin, data: bytes) -> pb.Receipt:
+    async def take(self, member: Member, begin: pb.Begin, data: bytes, signed: str = "") -> pb.Receipt:
         """The receipt of a result that is here whole, in one message. Nothing of it is staged."""
-        intake = self._announced(member, begin)
+        intake = self._announced(member, begin, signed)
         try:
             record = await self._commit(intake, memoryview(data), partial(self._bring, intake, data))
         except RemoteError as error:
@@ -109,9 +110,9 @@ class Receiving:
         if data:
             self.store.bring(self.run_id, intake.begin.assignment_id, data)
 
-    async def begin(self, member: Member, begin: pb.Begin) -> Intake:
-        """Where the result stands: at an offset, or already answered."""
-        intake = self._announced(member, begin)
+    async def begin(self, member: Member, begin: pb.Begin, signed: str = "") -> Intake:
+        """Where the result stands: at an offset, or already answered. `signed` is what the audit keeps of it."""
+        intake = self._announced(member, begin, signed)
         found = await asyncio.to_thread(
             self.store.begin_upload,
             self.run_id,
@@ -127,7 +128,7 @@ class Receiving:
         self.at("upload-begun")
         return intake
 
-    def _announced(self, member: Member, begin: pb.Begin) -> Intake:
+    def _announced(self, member: Member, begin: pb.Begin, signed: str) -> Intake:
         """The open intake of a result that may come. Raises `RemoteError` for one that may not."""
         can_be = 0 < begin.assignment_id < MAX_ASSIGNMENT_ID
         assignment = self.store.assignment(self.run_id, begin.assignment_id) if can_be else None
@@ -138,7 +139,7 @@ class Receiving:
                 seen=begin.assignment_id,
                 next_step="Drop it and wait for the next assignment",
             )
-        intake = Intake(member=member, begin=begin, assignment=assignment)
+        intake = Intake(member=member, begin=begin, assignment=assignment, signed=signed)
         try:
             self._check_announcement(member, assignment, begin)
         except RemoteError as error:
@@ -227,6 +228,7 @@ class Receiving:
             metrics_json=json.dumps(dict(begin.metrics), sort_keys=True),
             work_s=begin.work_s,
             residual_norm=begin.residual_norm,
+            signed=intake.signed,
         )
 
     async def _commit(self, intake: Intake, data: memoryview, bring: Callable[[], None]) -> ReceiptRecord:
@@ -241,7 +243,8 @@ class Receiving:
         """Accept whatever is due, together, until nothing is."""
         try:
             while self._due:
-                batch, self._due = self._due, []
+                # Who was cut off before the commit began (its key revoked, its connection lost) has sent nothing yet.
+                batch, self._due = [due for due in self._due if not due.answer.cancelled()], []
                 await self._commit_batch(batch, asyncio.to_thread(self._accept, batch))
         finally:
             self._committing = None

@@ -14,8 +14,10 @@ from pathlib import Path
 import grpc
 
 from fedprune.errors import FedpruneError
+from fedprune.v1 import enrolment_pb2_grpc as rpc
 from fedprune_server.admission import Certified
 from fedprune_server.authority.office import REGISTER, SERVER, Office
+from fedprune_server.enrolment import RenewalService, listen
 from fedprune_server.interceptors import Admission, Claimed
 from fedprune_server.leashes import Leashes
 from fedprune_server.tls import Presented
@@ -39,6 +41,13 @@ class Plain:
     async def look(self, leashes: Leashes) -> None:
         """Nothing happens here."""
 
+    async def open_enrolment(self, address: str) -> int:
+        """Nobody enrols here."""
+        return 0
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
 
 class Secured:
     """A coordinator that shows the certificate in `certs`/server and takes callers with certificates of the same roots.
@@ -50,6 +59,7 @@ class Secured:
         self.office = Office(certs) if (certs / REGISTER).is_file() else None
         self._note = note
         self._revoked: set[str] = set()
+        self._enrolment: grpc.aio.Server | None = None
         if self.office is not None and self.office.can_issue:
             self.office.renew_server(datetime.now(UTC))
         self.presented = Presented(certs / SERVER if (certs / SERVER).is_dir() else certs)
@@ -57,7 +67,20 @@ class Secured:
 
     def add_port(self, server: grpc.aio.Server, address: str) -> int:
         """Listen at `address`; gives the port."""
+        rpc.add_RenewalServicer_to_server(RenewalService(self.office), server)
         return server.add_secure_port(address, self.presented.port_credentials(require_certificate=True))
+
+    async def open_enrolment(self, address: str) -> int:
+        """Listen for newcomers at HOST:PORT, where certificates are issued; gives the port, 0 where they are not."""
+        if self.office is None or not self.office.can_issue:
+            return 0
+        self._enrolment, port = await listen(self.office, self.presented, address, self._note)
+        return port
+
+    async def close(self) -> None:
+        """Let nobody enrol any more."""
+        if self._enrolment is not None:
+            await self._enrolment.stop(grace=None)
 
     async def look(self, leashes: Leashes) -> None:
         """Cut off who was revoked since the last look, and renew our own certificate when it is due."""

@@ -95,6 +95,7 @@ class Server:
     trackers: Sequence[Onlooker] = ()
     onlookers: list[Onlooker] = field(default_factory=list)
     port: int = 0
+    enrol_port: int = 0
     signalled: int = 0
     outcomes: list[EndRun] = field(default_factory=list)
     _suspended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -127,6 +128,8 @@ class Server:
         border = Border(Limits(self.configs[0].network), security.admission)
         await security.look(border.leashes)
         server, state = await self._listen(coordinator, security, border)
+        host = self.address.rpartition(":")[0]
+        self.enrol_port = await security.open_enrolment(f"{host}:{self.configs[0].network.enrol_port}")
         ticking = asyncio.create_task(self._tick(coordinator))
         watching = asyncio.create_task(watch_security(security, border.leashes))
         site = await self._site(coordinator)
@@ -144,6 +147,7 @@ class Server:
             watching.cancel()
             await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
             coordinator.hang_up()
+            await security.close()
             await server.stop(grace=FAREWELL_S)
             await beside.aclose()
             site.meter.close()

@@ -18,6 +18,7 @@ from fedprune.errors import FedpruneError, RemoteError, StaleError, StoreError, 
 from fedprune.framing import MAX_CHUNK_BYTES, chunks
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
+from fedprune_server.audit import signed
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.intake import Intake
 from fedprune_server.interceptors import caller
@@ -42,10 +43,20 @@ class CoordinatorService(rpc.CoordinatorServicer):
         if not self._coordinator.members.knows(caller().identity):
             self._limits.check_client_count(len(self._coordinator.members), party=f"client {caller().identity}")
         with self._watching_store():
-            reply = await self._coordinator.join(caller(), request)
+            try:
+                reply = await self._coordinator.join(caller(), request)
+            except RemoteError as error:
+                self._coordinator.note("join refused", who=caller().party, peer=caller().peer, reason=str(error))
+                raise
         member = self._coordinator.members.of(caller().identity)
         self._coordinator.count(member, up=request.ByteSize(), down=reply.ByteSize())
         return reply
+
+    def _member(self) -> Member:
+        """The client that calls; it may have more than one connection, when it has renewed its certificate."""
+        member = self._coordinator.members.of(caller().identity)
+        member.peers.add(caller().peer)
+        return member
 
     @contextmanager
     def _watching_store(self) -> Iterator[None]:
@@ -58,7 +69,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
 
     async def Work(self, requests: AsyncIterator[pb.ClientMessage], context: Context) -> AsyncIterator[Any]:
         """The long-lived stream. It ends when either side closes it, or a newer one of the same client opens."""
-        member = self._coordinator.members.of(caller().identity)
+        member = self._member()
         queue = self._coordinator.attach(member, caller().peer)
         listening = asyncio.create_task(self._listen(member, requests, queue))
         try:
@@ -94,7 +105,8 @@ class CoordinatorService(rpc.CoordinatorServicer):
         try:
             with self._watching_store(), self._limits.upload(member.identity, count):
                 run = self._coordinator.run_of(result.begin.run_id)
-                receipt = await self._coordinator.take(run, member, result.begin, result.data)
+                vouched = signed(caller(), result.begin)
+                receipt = await self._coordinator.take(run, member, result.begin, result.data, vouched)
         except FedpruneError as error:
             log.info("refused a result: %s", error, extra=member.names)
             return pb.Answer(assignment_id=assignment_id, refusal=pb.Refusal(status=error.status, reason=str(error)))
@@ -104,7 +116,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
 
     async def Pull(self, request: pb.PullRequest, context: Context) -> AsyncIterator[pb.PullReply]:
         """Send the parts that bring the caller from what it holds to what it wants."""
-        member = self._coordinator.members.of(caller().identity)
+        member = self._member()
         run = self._coordinator.run_of(request.run_id)
         self._coordinator.count(member, up=request.ByteSize())
         parts = run.parts(wire.held_version(request), wire.version(request.want))
@@ -129,14 +141,14 @@ class CoordinatorService(rpc.CoordinatorServicer):
 
     async def Submit(self, requests: AsyncIterator[pb.SubmitRequest], context: Context) -> AsyncIterator[Any]:
         """One result: where to go on, then its bytes, then the receipt."""
-        member = self._coordinator.members.of(caller().identity)
+        member = self._member()
         steady = self._steady(requests, member)
         with self._watching_store():
             first = await anext(steady, None)
             if first is None or first.WhichOneof("content") != "begin":
                 raise RemoteError("a submission starts with what it is", party=member.party, expected="begin")
             run = self._coordinator.run_of(first.begin.run_id)
-            intake = await run.intake.begin(member, first.begin)
+            intake = await run.intake.begin(member, first.begin, signed(caller(), first.begin))
             self._coordinator.count(member, up=first.begin.ByteSize())
             if intake.receipt is None:
                 with self._limits.upload(caller().identity, first.begin.size):

@@ -163,6 +163,13 @@ class Store(Protocol):
     def entries(self, run_id: str) -> list[Entry]:
         """All entries of a run, as they were appended."""
 
+    # audit
+    def append_audit(self, run_id: str, body: str) -> None:
+        """Keep an event of the audit in the chain. In order."""
+
+    def audit(self, run_id: str) -> list[str]:
+        """All events of the audit of a run, as they were appended; accepted results that were signed among them."""
+
     def collect_garbage(self, keep: Collection[str] = ()) -> int:
         """Delete the blobs that are neither in `keep` nor needed to go on (the last version of each run, the
         updates of rounds that are not committed, uploads under way), and staged bytes nobody waits for; digests stay in

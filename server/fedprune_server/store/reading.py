@@ -21,6 +21,7 @@ from fedprune_server.store.records import (
 from fedprune_server.store.rows import from_row
 
 BYTES_TOPIC = "bytes"
+AUDIT_TOPIC = "audit"
 ACCEPTED_OF_ROUND = (
     "SELECT * FROM receipts WHERE run_id = ? AND round = ? AND kind = ? AND verdict = 'accepted'"
     " ORDER BY client, assignment_id"
@@ -121,6 +122,11 @@ class Reading:
             for row in self._database.rows(sql, BYTES_TOPIC, run_id)
             for client, round_, direction, kind, count in json.loads(row["body"])
         ]
+
+    def audit(self, run_id: str) -> list[str]:
+        """The events of the audit, as they were appended."""
+        sql = "SELECT body FROM ledger WHERE topic = ? AND run_id = ? ORDER BY sequence"
+        return [json.loads(row["body"]) for row in self._database.rows(sql, AUDIT_TOPIC, run_id)]
 
     def _recovery(self, run_id: str) -> Recovery:
         row = self._database.one(

@@ -104,7 +104,7 @@ class AssignmentRecord:
 class Submission:
     """What a client says about the result it has transferred: a sealed blob of `size` bytes, `sha256` in hex.
 
-    A result without a payload (an evaluation) has size 0 and needs no blob.
+    A result without a payload (an evaluation) has size 0 and needs no blob. `signed` is what the audit keeps of it.
     """
 
     assignment_id: int
@@ -115,6 +115,7 @@ class Submission:
     metrics_json: str = "{}"
     work_s: float = 0.0
     residual_norm: float = 0.0
+    signed: str = ""
 
     def __post_init__(self) -> None:
         for name, most in (("size", 1 << 48), ("examples", 1 << 48), ("work_s", 1e12), ("residual_norm", 1e300)):

@@ -24,7 +24,7 @@ from fedprune_server.store.facts import (
     receipt,
 )
 from fedprune_server.store.inline import InlineBlobs
-from fedprune_server.store.reading import Reading
+from fedprune_server.store.reading import AUDIT_TOPIC, Reading
 from fedprune_server.store.records import (
     AssignmentRecord,
     ClientRecord,
@@ -233,6 +233,8 @@ class RowStore(Reading):
             self._keep(tx, [submission.sha256])
         given = receipt(work, submission, Verdict.ACCEPTED, "")
         tx.insert("receipts", to_row(given))
+        if submission.signed:
+            tx.note(AUDIT_TOPIC, run_id, submission.signed)
         return given
 
     def freeze(self, run_id: str, round_: int, kind: Work = Work.TRAIN) -> tuple[ReceiptRecord, ...]:
@@ -244,6 +246,11 @@ class RowStore(Reading):
         """Account for bytes outside a commit."""
         with self._database.transaction("append-entries", synced=False) as tx:
             note_bytes(tx, run_id, entries)
+
+    def append_audit(self, run_id: str, body: str) -> None:
+        """Keep an event of the audit."""
+        with self._database.transaction("append-audit", synced=False) as tx:
+            tx.note(AUDIT_TOPIC, run_id, body)
 
     def collect_garbage(self, keep: Collection[str] = ()) -> int:
         """Delete what nobody needs any more."""

@@ -1,0 +1,81 @@
+"""Who did what, for later: events of the run's hash chain, and updates under their senders' signatures.
+
+The chain says that nothing was changed afterwards; the signatures say that the coordinator did not make the updates up.
+An entry is JSON with the time (UTC), what happened, and who it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fedprune import wire
+from fedprune.errors import IdentityError, RoleError
+from fedprune.pki.keys import identity_of, is_signed, public_key
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server.interceptors import Caller
+
+# An ECDSA signature of P-256 in DER is 72 bytes at most.
+MAX_SIGNATURE_BYTES = 80
+
+
+def entry(what: str, **facts: object) -> str:
+    """One event as the chain keeps it."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"at": at, "what": what} | facts, sort_keys=True, default=str)
+
+
+def signed(who: Caller, begin: pb.Begin) -> str:
+    """What the chain keeps of an announced update once it is accepted; "" without TLS. Raises `RoleError` when it is not
+    signed by the caller's key."""
+    if not who.spki:
+        return ""
+    text = wire.manifest(begin)
+    key = public_key(who.spki, party=who.party)
+    if len(begin.signature) > MAX_SIGNATURE_BYTES or not is_signed(key, begin.signature, text.encode()):
+        raise RoleError(
+            "the update is not signed by the key of this connection",
+            party=who.party,
+            seen=f"{len(begin.signature)} bytes of signature",
+            next_step="Use the same fedprune on both sides",
+        )
+    return entry("update", identity=who.identity, name=who.name, manifest=text, signature=begin.signature.hex())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """The events of a run in their order, and what is wrong with the signatures among them."""
+
+    events: list[dict[str, Any]]
+    problems: list[str]
+
+
+def examined(bodies: Iterator[str]) -> Audit:
+    """Events from the chain's bodies, with every signature checked against the key that its sender joined with."""
+    found = Audit(events=[], problems=[])
+    keys: dict[str, bytes] = {}
+    for body in bodies:
+        event = json.loads(body)
+        found.events.append(event)
+        if event["what"] == "joined" and event.get("spki"):
+            keys[event["identity"]] = bytes.fromhex(event["spki"])
+        if event["what"] == "update" and (problem := _problem(event, keys)):
+            found.problems.append(f"update of {event.get('name')}: {problem}")
+    return found
+
+
+def _problem(event: dict[str, Any], keys: dict[str, bytes]) -> str:
+    spki = keys.get(event["identity"])
+    if spki is None:
+        return "its sender never joined"
+    try:
+        key = public_key(spki, party=event["identity"])
+        signature = bytes.fromhex(event["signature"])
+    except (IdentityError, ValueError) as error:
+        return str(error)
+    if identity_of(key) != event["identity"]:
+        return "the key is not the one of this identity"
+    return "" if is_signed(key, signature, event["manifest"].encode()) else "the signature is not its sender's"
