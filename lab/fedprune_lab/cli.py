@@ -192,6 +192,7 @@ app.command("check")(client.check)
 app.command("health")(server.health)
 app.command("stop")(server.stop)
 app.command("verify")(server.verify)
+app.command("audit")(server.audit)
 app.command("invite")(authority.invite)
 app.add_typer(authority.certs)
 

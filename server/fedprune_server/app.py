@@ -175,6 +175,25 @@ def verify(run: RunFolder, as_json: Json = False) -> None:
         raise typer.Exit(commands.ExitCode.FAILED)
 
 
+@app.command()
+def audit(run: RunFolder, as_json: Json = False) -> None:
+    """Show who joined, was refused or revoked, and whose signed update entered which round. Exit code 1 when a
+    signature is not its sender's; that nothing was changed or left out, `fedprune verify` tells.
+
+    \b
+    Example: fedprune audit runs/digits
+    """
+    from fedprune_server import audit as audits
+
+    found = audits.read(run)
+    if as_json:
+        commands.print_json({"run": str(run), "ok": not found.problems, **asdict(found)})
+    else:
+        print(*(audits.line(event) for event in found.events), *found.problems, sep="\n")
+    if found.problems:
+        raise typer.Exit(commands.ExitCode.FAILED)
+
+
 app.add_typer(authority.certs)
 app.command("invite")(authority.invite)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fedprune import wire
@@ -17,6 +19,8 @@ from fedprune.errors import IdentityError, RoleError
 from fedprune.pki.keys import identity_of, is_signed, public_key
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server.interceptors import Caller
+from fedprune_server.store.reading import AUDIT_TOPIC
+from fedprune_server.store.verify import opened, state_of
 
 # An ECDSA signature of P-256 in DER is 72 bytes at most.
 MAX_SIGNATURE_BYTES = 80
@@ -51,6 +55,23 @@ class Audit:
 
     events: list[dict[str, Any]]
     problems: list[str]
+
+
+def read(run_dir: Path) -> Audit:
+    """The audit of a run's directory. Raises `StoreError` when there is no run; `fedprune verify` checks its chain."""
+    with closing(opened(state_of(run_dir))) as database:
+        rows = database.execute("SELECT body FROM ledger WHERE topic = ? ORDER BY sequence", (AUDIT_TOPIC,))
+        return examined(json.loads(row["body"]) for row in rows)
+
+
+def line(event: dict[str, Any]) -> str:
+    """An event for a terminal."""
+    shown = dict(event)
+    if event["what"] == "update":
+        shown |= {key: json.loads(event["manifest"])[key] for key in ("run", "version", "sha256", "examples")}
+    hidden = ("at", "what", "manifest", "signature", "spki")
+    facts = ", ".join(f"{key} {value}" for key, value in shown.items() if key not in hidden and value != "")
+    return f"{event['at']}  {event['what']}: {facts}"
 
 
 def examined(bodies: Iterator[str]) -> Audit:

@@ -215,7 +215,7 @@ class Coordinator:
 
     def note(self, what: str, **facts: object) -> None:
         """Something that the audit of the run keeps; between two runs the log alone does."""
-        log.info("%s: %s", what, ", ".join(f"{key} {value}" for key, value in facts.items()))
+        log.info("%s: %s", what, ", ".join(f"{key} {value}" for key, value in facts.items() if key != "spki"))
         if self.run is not None:
             try:
                 self.run.store.append_audit(self.run.run_id, entry(what, **facts))

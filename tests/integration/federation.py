@@ -108,6 +108,7 @@ class Federation:
     task: Path
     configs: Sequence[RunConfig]
     durable: bool = False
+    certs: Path | None = None
     reports: list[RunReport] = field(default_factory=list)
     rounds: list[RoundReport] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -126,6 +127,7 @@ class Federation:
             finished=self.reports.append,
             say=self.said.append,
             durable=self.durable,
+            certs=self.certs,
         )
 
     @property

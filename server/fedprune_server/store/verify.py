@@ -51,9 +51,7 @@ class Findings:
 
 def verify(run_dir: Path) -> Findings:
     """Check a run directory, or the state directory itself. Raises `StoreError` when there is no store in it."""
-    state = run_dir / STATE if (run_dir / STATE / DATABASE).exists() else run_dir
-    if not (state / DATABASE).exists():
-        raise StoreError("no run here", party=str(run_dir), next_step="Name the directory of a run, runs/NAME")
+    state = state_of(run_dir)
     check = _Check(run_dir, state)
     check.everything()
     return Findings(
@@ -64,6 +62,25 @@ def verify(run_dir: Path) -> Findings:
         problems=tuple(check.problems),
         notes=tuple(check.notes),
     )
+
+
+def opened(state: Path) -> sqlite3.Connection:
+    """The database of a state directory, to read only."""
+    path = state / DATABASE
+    log = path.with_name(path.name + "-wal")
+    # A closed database is read as the bytes it is; one with a log is read as SQLite would after a crash.
+    mode = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def state_of(run_dir: Path) -> Path:
+    """The state directory in a run's, or the one that is named itself. Raises `StoreError` when there is none."""
+    state = run_dir / STATE if (run_dir / STATE / DATABASE).exists() else run_dir
+    if not (state / DATABASE).exists():
+        raise StoreError("no run here", party=str(run_dir), next_step="Name the directory of a run, runs/NAME")
+    return state
 
 
 class _Check:
@@ -82,7 +99,7 @@ class _Check:
         needed: set[str] = set()
         small: dict[str, str] = {}
         try:
-            with closing(self._connected()) as database:
+            with closing(opened(self._state)) as database:
                 # One look at everything, also while a coordinator writes.
                 database.execute("BEGIN")
                 self._database(database)
@@ -93,15 +110,6 @@ class _Check:
         except (sqlite3.Error, ValueError, TypeError, LookupError) as error:  # damage can turn text into anything
             self.problems.append(f"{DATABASE}: cannot be read: {error}")
         self._blobs(needed, small)
-
-    def _connected(self) -> sqlite3.Connection:
-        path = self._state / DATABASE
-        log = path.with_name(path.name + "-wal")
-        # A closed database is read as the bytes it is; one with a log is read as SQLite would after a crash.
-        mode = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
-        connection.row_factory = sqlite3.Row
-        return connection
 
     def _seal(self) -> None:
         try:
@@ -166,7 +174,7 @@ class _Check:
         if not missing:
             return missing
         try:
-            with closing(self._connected()) as database:
+            with closing(opened(self._state)) as database:
                 return missing & _kept(database)
         except sqlite3.Error:  # damaged, which was said before
             return missing
