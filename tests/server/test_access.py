@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,24 @@ async def test_revocation_cuts_open_streams_and_lets_no_new_one_begin(tmp_path: 
             assert not stays.done()
             assert await status(ours, "/fedprune.v1.Coordinator/Join") == "OK"
     assert ("revoked", {"identity": lost.identity, "reason": "lost", "calls": 3}) in site.notes
+
+
+async def test_a_hundred_keys_are_revoked_in_the_middle_of_their_uploads(tmp_path: Path) -> None:
+    """P13, but for the seconds: all are cut, none gets through afterwards, and nobody else is touched."""
+    async with secured(tmp_path) as site, AsyncExitStack() as stack:
+        members = [site.member(Role.TRAINER) for _ in range(101)]
+        theirs = [await stack.enter_async_context(channel(site.address, m, site.office.trust[0])) for m in members]
+        uploads: list[Any] = [one.stream_stream("/fedprune.v1.Coordinator/Submit")() for one in theirs]
+        for upload in uploads:
+            await upload.read()
+        for member in members[1:]:
+            site.office.register.revoke(member.identity, "lost", datetime.now(UTC))
+        await site.security.look(site.border.leashes)
+        assert {(await upload.code()).name for upload in uploads[1:]} == {"PERMISSION_DENIED"}
+        site.security.admission._refusals = Refusals()  # type: ignore[attr-defined]  # they all come from one address
+        again = [await status(one, "/fedprune.v1.Coordinator/Submit") for one in theirs[1:]]
+        assert "OK" not in again
+        assert not uploads[0].done()
 
 
 async def test_an_address_that_is_refused_too_often_waits(tmp_path: Path) -> None:
