@@ -40,7 +40,9 @@ class ClientConfig:
     def __post_init__(self) -> None:
         host, _, port = self.server.rpartition(":")
         if not self.server:
-            raise ConfigError("no coordinator is named", next_step="Give --server HOST:PORT, or --join LINE")
+            raise ConfigError(
+                "no coordinator is named", expected="HOST:PORT", next_step="Give --server HOST:PORT, or --join LINE"
+            )
         if not host or not port.isdecimal():
             raise ConfigError("the coordinator's address cannot be read", seen=self.server, expected="HOST:PORT")
         if self.credentials is None and not self.insecure and not is_loopback(self.server):

@@ -16,7 +16,7 @@ import grpc
 from cryptography import x509
 
 from fedprune.config import NetworkSection
-from fedprune.errors import ConfigError, IdentityError, RoleError, UnavailableError
+from fedprune.errors import ConfigError, DecodeError, IdentityError, RoleError, UnavailableError
 from fedprune.pki.certificates import chain_pem, requested_key
 from fedprune.pki.keys import PublicKey, identity_of
 from fedprune.pki.subject import Subject
@@ -77,7 +77,7 @@ class EnrolmentService(rpc.EnrolmentServicer):
         try:
             key = requested_key(request.request_pem, party=caller().identity)
             chain = await asyncio.to_thread(self._office.enrol, request.token, key, datetime.now(UTC))
-        except IdentityError as error:
+        except (IdentityError, DecodeError) as error:
             self._refusals.count(caller().peer)
             self._note("enrolment refused", peer=caller().peer, reason=str(error))
             # Other than a certificate that is over, a wrong invitation does not become right by waiting.

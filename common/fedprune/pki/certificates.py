@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedprune.errors import ConfigError, IdentityError
+from fedprune.errors import ConfigError, DecodeError, IdentityError
 from fedprune.pki.keys import PrivateKey, PublicKey, checked_public, new_key
 from fedprune.pki.subject import Subject
 
@@ -90,12 +90,12 @@ def request_pem(key: PrivateKey) -> bytes:
 
 
 def requested_key(pem: bytes, *, party: str) -> PublicKey:
-    """The key a request is for. Raises `IdentityError` when it is no request, or not signed by that key."""
+    """The key a request is for. Raises `DecodeError` when it is none, `IdentityError` when it is not signed by that key."""
     try:
         request = x509.load_pem_x509_csr(pem)
         key = request.public_key()
     except ValueError as error:
-        raise IdentityError("not a request for a certificate", party=party, seen=f"{len(pem)} bytes") from error
+        raise DecodeError("not a request for a certificate", party=party, seen=f"{len(pem)} bytes") from error
     checked = checked_public(key, party=party)
     if not request.is_signature_valid:
         raise IdentityError("the request is not signed by its own key", party=party)
