@@ -113,7 +113,9 @@ class Link:
         patience is at its end."""
 
         async def call() -> pb.JoinReply:
-            reply: pb.JoinReply = await self._channels.stub.Join(request, metadata=self._identity, timeout=CONTROL_TIMEOUT_S)
+            reply: pb.JoinReply = await self._channels.stub.Join(
+                request, metadata=self._identity, timeout=CONTROL_TIMEOUT_S
+            )
             return reply
 
         reply = await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S, patience_s=self._patience_s)

@@ -147,7 +147,7 @@ class Coordinator:
             self.run.accounts.pulls += step.header.part + 1 == step.header.parts
 
     @staticmethod
-    async def take(run: Run, member: Member, begin: pb.Begin, data: bytes) -> pb.Receipt:
+    async def take(run: Run, member: Member, begin: pb.Begin, data: bytes, signed: str) -> pb.Receipt:
         """A small result on a client's work stream. Raises `RemoteError` when it cannot be accepted."""
         if len(data) > run.config.network.chunk_bytes:
             raise LimitError(

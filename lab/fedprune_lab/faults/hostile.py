@@ -22,7 +22,8 @@ from fedprune.codec import CODEC_VERSION, Limits
 from fedprune.framing import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
-from fedprune_client.channels import CHANNEL_OPTIONS, IDENTITY_KEY
+from fedprune_client.channels import CHANNEL_OPTIONS
+from fedprune_client.transport import IDENTITY_KEY
 from fedprune_lab.faults.plan import Model
 
 # With the work stream, one more than a client may have.
