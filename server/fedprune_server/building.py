@@ -34,7 +34,7 @@ from fedprune_server.output import Output
 from fedprune_server.pruner import Pruner
 from fedprune_server.recovery import Resumption, resumption
 from fedprune_server.run import Run
-from fedprune_server.store import RunRecord, RunState, SqliteStore, Store, Work
+from fedprune_server.store import SEAL, RunRecord, RunState, SqliteStore, Store, Work
 from fedprune_server.versions import Versions
 from fedprune_server.workshop import Workshop
 
@@ -82,9 +82,12 @@ def open_store(site: Site, config: RunConfig) -> tuple[Path, SqliteStore]:
 def enter_runs(site: Site, configs: Sequence[RunConfig]) -> int:
     """Enter all runs into their stores and give the number of the first that is to be done.
 
-    A coordinator that is killed between two runs then finds, when it is started again in the same way, which of them
-    are over. Blocks: call it in a thread.
+    A coordinator that is killed between two runs, or in the instant after the last one, then finds, when it is started
+    again in the same way, which of them are over. Blocks: call it in a thread.
     """
+    if _is_just_over(site, configs[-1]):
+        site.say(f"run {configs[-1].run.name!r} was over when its coordinator was killed: nothing is left to do")
+        return len(configs)
     begun = [number for number, config in enumerate(configs) if _is_begun(site, config)]
     first = begun[0] if begun else 0
     for config in configs[first:]:
@@ -103,6 +106,22 @@ def _is_begun(site: Site, config: RunConfig) -> bool:
             store.close()
             if begun:
                 return True
+    return False
+
+
+def _is_just_over(site: Site, config: RunConfig) -> bool:
+    """Whether the last of these runs was marked as finished by a process that could not put its store in order. Asked
+    once: from then on the store is in order, and the same command begins a new run."""
+    for folder in (site.out / config.run.name, *site.out.glob(f"{config.run.name}-*")):
+        state = folder / STATE
+        if not state.exists() or (state / SEAL).exists():
+            continue
+        store = SqliteStore(state, durable=site.durable, take_over=site.take_over)
+        runs = store.runs()
+        over = bool(runs) and runs[-1].state is RunState.FINISHED and not _changes(runs[-1], config)
+        store.close()
+        if over:
+            return True
     return False
 
 

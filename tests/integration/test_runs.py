@@ -233,3 +233,19 @@ async def test_one_that_acts_is_not(tmp_path: Path) -> None:
     assert await federation.run()
     assert federation.report.warnings == ()
     assert federation.report.final.density < 0.4
+
+
+async def test_a_run_that_was_over_when_its_coordinator_was_killed_is_not_begun_again_by_whoever_restarts_it(
+    tmp_path: Path,
+) -> None:
+    """A supervisor repeats the command of a process that was killed; a person who repeats it after a good end means it."""
+    federation = Federation(tmp_path, task_file(tmp_path), [run_file()])
+    assert await federation.run()
+    (tmp_path / "runs" / "run" / "state" / "state.seal").unlink()
+    restarted = Federation(tmp_path, tmp_path / "task.py", [run_file()])
+    assert await restarted.run("")
+    assert any("nothing is left to do" in text for text in restarted.said)
+    assert not (tmp_path / "runs" / "run-2").exists()
+    again = Federation(tmp_path, tmp_path / "task.py", [run_file()])
+    assert await again.run()
+    assert (tmp_path / "runs" / "run-2" / "report.json").exists()

@@ -15,11 +15,12 @@ from fedprune_server.store.records import (
     VersionRecord,
     Work,
 )
-from fedprune_server.store.sqlite import MemoryStore, SqliteStore, digests_of
+from fedprune_server.store.sqlite import SEAL, MemoryStore, SqliteStore, digests_of
 from fedprune_server.store.uploads import Upload
 from fedprune_server.store.verify import Findings, verify
 
 __all__ = [
+    "SEAL",
     "AssignmentRecord",
     "Blobs",
     "ClientRecord",
