@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnet18 import loss, model, train_data  # type: ignore[import-not-found]  # a neighbour, found when the task is loaded
+from resnet18 import loss, model, train_data
 from torch.utils.data import TensorDataset
 
 from fedprune import Shard
