@@ -7,6 +7,7 @@ of 45 MB for each client, coding at both ends, and the fold. Bytes are held agai
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from statistics import median
@@ -41,8 +42,13 @@ class Peak:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--values", choices=("lossless", "raw"), default="lossless", help="as [compression] up and down"
+    )
+    values = parser.parse_args().values
     peak = Peak()
-    rounds = dense_run(TASK, clients=CLIENTS, rounds=ROUNDS, batch_size=8, look=peak.look).rounds[1:]
+    rounds = dense_run(TASK, clients=CLIENTS, rounds=ROUNDS, batch_size=8, values=values, look=peak.look).rounds[1:]
     overhead_s = median(row.overhead_seconds for row in rounds)
     moved = Traffic.total(row.socket or row.payload for row in rounds)
     ratio = Ratio.of(Traffic.total(row.dense_equivalent for row in rounds), moved)

@@ -8,6 +8,7 @@ hundred are light clients: they pull and submit for real, but share two processe
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from statistics import median
 
@@ -23,12 +24,17 @@ LIGHT_FROM = 100
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--values", choices=("lossless", "raw"), default="lossless", help="as [compression] up and down"
+    )
+    values = parser.parse_args().values
     table = Table(title="overhead of a dense round of 50,826 weights", title_justify="left")
     for heading in ("clients", "median", "fastest", "slowest", "at most"):
         table.add_column(heading, justify="right")
     results = {}
     for clients, gate_s in GATES_S.items():
-        rounds = dense_run(TASK, clients=clients, rounds=ROUNDS, light=clients >= LIGHT_FROM).rounds[1:]
+        rounds = dense_run(TASK, clients=clients, rounds=ROUNDS, light=clients >= LIGHT_FROM, values=values).rounds[1:]
         overheads = sorted(row.overhead_seconds for row in rounds)
         results[str(clients)] = {"overhead_s": overheads, "median_s": median(overheads), "at_most_s": gate_s}
         cells = (median(overheads), overheads[0], overheads[-1], gate_s)

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fedprune.config import ClientsSection, RunConfig, RunSection, TrainingSection
+from fedprune.config import ClientsSection, CompressionSection, RunConfig, RunSection, TrainingSection, Values
 from fedprune.report import RunReport
 from fedprune_lab.federation import Federation
 from fedprune_lab.view import LineView
@@ -27,14 +27,16 @@ def dense_run(
     rounds: int,
     batch_size: int = 32,
     light: bool = False,
+    values: Values = "lossless",
     look: Callable[[int], None] | None = None,
 ) -> RunReport:
-    """One dense run with one local step a round and no evaluation before the last; `light` and `look` as in
-    `Federation`, and a coordinator that is watched starts cold, as a user's does."""
+    """One dense run with one local step a round and no evaluation before the last; `values` as in the run file, both
+    ways; `light` and `look` as in `Federation`, and a coordinator that is watched starts cold, as a user's does."""
     config = RunConfig(
         run=RunSection(name="bench", rounds=rounds, evaluate_every=0),
         clients=ClientsSection(expect=clients, min_clients=clients, deadline_s=120.0),
         training=TrainingSection(steps=1, batch_size=batch_size, held_out=0.0),
+        compression=CompressionSection(up=values, down=values),
     )
     with tempfile.TemporaryDirectory() as folder:
         federation = Federation(

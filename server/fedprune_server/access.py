@@ -6,7 +6,7 @@ starting, and every test from running.
 
 from __future__ import annotations
 
-from fedprune.errors import RoleError
+from fedprune.errors import LocalError, RoleError
 from fedprune.pki.subject import Role
 from fedprune.v1 import coordinator_pb2, enrolment_pb2
 
@@ -41,7 +41,8 @@ def calls_on_the_wire() -> set[str]:
 
 
 _without_row = calls_on_the_wire() - ROLES.keys() - WITHOUT_IDENTITY
-assert not _without_row, f"calls without a row in the table of roles: {sorted(_without_row)}"
+if _without_row:
+    raise LocalError("calls without a row in the table of roles", seen=sorted(_without_row))
 
 
 def check(method: str, role: Role, *, party: str) -> None:

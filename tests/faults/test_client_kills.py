@@ -24,7 +24,8 @@ def test_a_few_kills(tmp_path: Path) -> None:
 
 @pytest.mark.faults
 def test_a_client_that_is_stopped_stalls_only_itself(tmp_path: Path) -> None:
-    asyncio.run(killed(clients.Plan(stops=3, rounds=40, deadline_s=2.0), tmp_path))
+    found = asyncio.run(killed(clients.Plan(stops=3, rounds=40, deadline_s=2.0), tmp_path))
+    assert (found.kills, found.problems) == (0, [])
 
 
 @pytest.mark.faults

@@ -366,6 +366,8 @@ class TestJoining:
                 writer.write_eof()
                 await reader.read()
                 writer.close()
+            async with Stranger(federation.address, "honest", federation.server.workshop.schema) as honest:
+                assert (await honest.join()).heartbeat_s > 0
 
 
 class TestNames:

@@ -110,4 +110,5 @@ async def test_a_few_hundred_wrong_messages(tmp_path: Path) -> None:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("seed", range(2, 6))
 async def test_twenty_thousand_wrong_messages(tmp_path: Path, seed: int) -> None:
-    await besiege(tmp_path, seed=seed, cases=5000)
+    seen = await besiege(tmp_path, seed=seed, cases=5000)
+    assert sum(seen.values()) == 5000

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-from fedprune.errors import BusyError, RoleError
+from fedprune.errors import BusyError, LocalError, RoleError
 from fedprune.pki import keys
 from fedprune.pki.credentials import Credentials
 from fedprune.pki.subject import Role
@@ -102,7 +102,7 @@ def test_a_call_without_a_row_keeps_the_program_from_starting(monkeypatch: pytes
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     monkeypatch.setattr(coordinator_pb2, "DESCRIPTOR", pool.FindFileByName(file.name))
-    with pytest.raises(AssertionError, match=r"without a row .*/fedprune\.v1\.Coordinator/Erase"):
+    with pytest.raises(LocalError, match=r"without a row .*/fedprune\.v1\.Coordinator/Erase"):
         importlib.reload(access)
     monkeypatch.undo()
     importlib.reload(access)

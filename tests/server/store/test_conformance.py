@@ -358,6 +358,20 @@ class TestGarbage:
         assert store.blobs.digests() == expected
         assert orphan not in store.blobs.digests()
 
+    def test_a_result_that_came_whole_stays_until_it_has_its_answer(self, scene: Scene) -> None:
+        store = scene.store
+        first, second = scene.open(1)[:2]
+        store.bring(RUN, first.assignment_id, b"whole")
+        store.bring(RUN, second.assignment_id, b"of a round that closes")
+        store.collect_garbage()
+        assert store.accept(RUN, submitted(first, b"whole")).verdict is Verdict.ACCEPTED
+        store.freeze(RUN, 1)
+        late = submitted(second, b"of a round that closes")
+        assert store.accept(RUN, late).verdict is Verdict.STALE
+        store.collect_garbage()
+        assert bytes(store.blobs.open(submitted(first, b"whole").sha256)) == b"whole"
+        assert late.sha256 not in store.blobs.digests()
+
     def test_updates_go_when_their_round_is_committed(self, scene: Scene) -> None:
         store = scene.store
         said = scene.upload(scene.open(1)[0])
