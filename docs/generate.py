@@ -34,7 +34,7 @@ error that names the file, the line and the nearest right key. `--set section.ke
 line. Paths are relative to the folder the file lies in. The file with every default written out is kept in
 `runs/<name>/config.toml`.
 
-This page is made from `common/fedprune/config.py` by `make docs`.
+This page is made from `common/fedprune/config.py` and the sections beside it by `make docs`.
 """
 COMMANDS = """# Commands
 

@@ -54,6 +54,8 @@ class ResidualFile:
         if found is None:
             return Memory()
         memory, belongs = found
+        if not memory.residual and not memory.velocity:
+            return memory
         if (belongs.run_id, belongs.schema_digest) != (run_id, schema.digest):
             return self._dropped(memory, "it belongs to another run or model")
         if belongs.epoch != epoch:

@@ -11,20 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from fedprune.compression_section import CompressionSection
 from fedprune.errors import ConfigError
-from fedprune.pruning.presets import PRESETS
+from fedprune.pruning_section import PruningSection
+from fedprune.section import Count, CountOrZero, File, Positive, PositiveOrZero, Seconds, Section, Share, ShareOrZero
 from fedprune.tomlfile import KeyProblem, parse
 
 MAX_CHUNK_BYTES = 1 << 20
-# What density = "auto" may cost where the file does not say.
-AUTO_DROP = 0.01
-# Scores that the coordinator computes by itself.
-DATA_FREE = ("magnitude", "random", "synflow")
 
 
 def _run_name(name: str) -> str:
@@ -40,18 +38,6 @@ def _host_port(address: str) -> str:
     return address
 
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-PositiveOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1)]
-ShareOrZero = Annotated[float, Field(ge=0, le=1)]
-Patterns = Annotated[tuple[str, ...], Field(strict=False)]
-Stage = Annotated[tuple[ShareOrZero, Share], Field(strict=False)]
-Stages = Annotated[tuple[Stage, ...], Field(strict=False)]
-Trackers = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], Field(strict=False)]
-File = Annotated[Path, Field(strict=False)]
 Rule = Literal[
     "fedavg",
     "fedavgm",
@@ -63,30 +49,7 @@ Rule = Literal[
     "multi_krum",
     "norm_clip",
 ]
-Method = Literal[
-    "magnitude",
-    "random",
-    "synflow",
-    "gradient",
-    "snip",
-    "taylor",
-    "fisher",
-    "movement",
-    "activation",
-    "apoz",
-    "wanda",
-]
-Values = Literal["lossless", "raw", "fp16", "bf16", "int8", "int4", "ternary"]
-
-
-Preset = Literal["gradual", "snip", "synflow", "random", "lamp", "wanda", "movement", "fedtiny", "fedrts"]
-Budget = Literal["keep", "compression", "parameters", "flops", "bytes"]
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys and wrong types are refused, nothing changes after reading."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+Trackers = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], Field(strict=False)]
 
 
 class RunSection(Section):
@@ -157,148 +120,6 @@ class TrainingSection(Section):
     """FedProx's mu: pull towards the round's model (Li et al., 2020); 0 is off."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of a client's data that is kept out of training, for evaluation."""
-
-
-class PruningSection(Section):
-    preset: Preset | None = None
-    """A paper's method by name: sets method, schedule, spread and regrow as it does; the other keys stay yours."""
-    density: Share | Literal["auto"] = 1.0
-    """Share of the prunable weights that is alive at the end; 1.0 prunes nothing; "auto" goes as low as the allowed drop
-    of accuracy lets it."""
-    max_accuracy_drop: ShareOrZero | None = None
-    """With a value (0.01 is one point) each step is on approval: judged by all clients on what they held out, against
-    the best accepted model, and undone where it costs more. With density "auto" 0.01 unless given."""
-    recovery: Count = 3
-    """For steps on approval: rounds of training between a step and its verdict."""
-    over: Literal["prunable", "all"] = "prunable"
-    """What keep, compression and parameters of `budget` count: the prunable weights, or all of them."""
-    method: Method = "magnitude"
-    """How important a weight is: its size, nothing (the control), SynFlow (models whose matrices form a chain), or a
-    score that the clients compute on their data, each time before a round that ends with a new mask."""
-    schedule: Literal["cubic", "linear", "once", "init", "staged", "regrow"] = "cubic"
-    """How density falls: gradually (Zhu and Gupta, 2017), evenly, once after `start`, before round 1, by `stages`; or
-    before round 1, and from then on weights are exchanged every `every` rounds until `end`."""
-    start: ShareOrZero = 0.1
-    """Share of the rounds after which pruning begins."""
-    end: ShareOrZero = 0.6
-    """Share of the rounds after which density has reached its target."""
-    every: Count = 5
-    """Rounds between mask changes."""
-    stages: Stages = ()
-    """For schedule "staged": pairs of a share of the rounds and the density from there on."""
-    spread: Literal["global", "uniform", "erk", "lamp"] = "global"
-    """How the density is laid over the tensors: one ranking for all, evenly, by shape (ERK), or by LAMP scores."""
-    regrow: Literal["votes", "gradient", "posterior"] = "votes"
-    """For schedule "regrow", what grows: what most clients vote for, the largest mean gradients (FedTiny), or what
-    draws from Beta posteriors choose (FedRTS)."""
-    exchange: Share = 0.3
-    """For schedule "regrow": share of the alive weights that the first exchange replaces; it falls to 0 at `end`."""
-    protect: Patterns = ()
-    """Names of tensors that are never pruned, with * and ?; added to the built-in protection."""
-    prune: Patterns = ()
-    """Names of tensors that are pruned although the built-in protection covers them."""
-    floor: CountOrZero = 16
-    """Fewest weights a prunable tensor keeps."""
-    floor_share: ShareOrZero = 0.005
-    """Smallest share of its weights a prunable tensor keeps."""
-    budget: dict[Budget, Positive] = {}
-    """In place of density: `keep` (a share), `compression` (one in so many stays), `parameters` (so many stay), `flops`
-    (for one example, forward), or `bytes` (of a client's update in a steady round, at most)."""
-    layers: dict[str, Share] = {}
-    """Tensors with a density of their own: names, with * and ?, and densities."""
-    threshold: dict[Literal["absolute", "mean"], Positive] = {}
-    """In place of density, with "once" or "init": keep what is at least so large, or `mean` times its tensor's mean."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_the_paper_says(cls, keys: Any) -> Any:
-        """The keys of a preset, under those of the file, which must not say otherwise."""
-        name = keys.get("preset") if isinstance(keys, dict) else None
-        if not isinstance(name, str) or name not in PRESETS:
-            return keys
-        fixed = {key: value for key, value in PRESETS[name].items() if key in cls.model_fields}
-        for key, value in fixed.items():
-            if keys.get(key, value) != value:
-                raise KeyProblem(
-                    key, f"{keys[key]!r} contradicts preset = {name!r}, which has {value!r}; leave one of them out"
-                )
-        return {**fixed, **keys}
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.start > self.end:
-            raise KeyProblem("start", f"start = {self.start} comes after end = {self.end}")
-        if len(self.threshold) > 1:
-            raise KeyProblem("threshold", "threshold is either absolute or mean, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> Self:
-        if len(self.budget) > 1:
-            raise KeyProblem("budget", f"one budget at a time, not {' and '.join(self.budget)}")
-        if self.budget and (self.density != 1.0 or self.threshold):
-            other = "threshold" if self.threshold else f"density = {self.density}"
-            raise KeyProblem("budget", f"budget and {other} contradict each other; keep the one you mean")
-        if "flops" in self.budget and self.allowance is not None:
-            raise KeyProblem("budget", "steps on approval go by weights; state the budget as keep or parameters")
-        return self
-
-    @property
-    def allowance(self) -> float | None:
-        """How much accuracy a step may cost; None where steps are not on approval."""
-        return AUTO_DROP if self.density == "auto" and self.max_accuracy_drop is None else self.max_accuracy_drop
-
-    @model_validator(mode="after")
-    def _approvable(self) -> Self:
-        if self.allowance is None:
-            return self
-        if self.method not in DATA_FREE:
-            raise KeyProblem(
-                "method",
-                f"{self.method!r} needs the clients' scores before every step, which steps on approval do not ask for; "
-                f"choose one of {', '.join(DATA_FREE)}, or leave max_accuracy_drop out",
-            )
-        if self.schedule in ("init", "regrow") or self.threshold:
-            key = "threshold" if self.threshold else "schedule"
-            raise KeyProblem(key, "steps on approval follow cubic, linear, once or staged densities")
-        if self.density == "auto" and (self.layers or self.schedule != "cubic"):
-            key = "layers" if self.layers else "schedule"
-            raise KeyProblem(key, 'density = "auto" finds its own densities, all layers together, at its own pace')
-        return self
-
-
-class CompressionSection(Section):
-    plan: Literal["fixed", "auto"] = "fixed"
-    """As `up`, `down` and `top` say, or chosen from round to round by the clients' links and the accuracy."""
-    up: Values = "lossless"
-    """How clients send their values; `raw` spends no time on coding, for networks that are faster than it."""
-    down: Values = "lossless"
-    """How the coordinator sends its values."""
-    top: Share = 1.0
-    """Of each matrix as many weights travel as are this share of the whole of it, pruned or not: the alive ones with
-    the largest changes. With a lossy `down`, both ways."""
-    warmup: ShareOrZero = 0.0
-    """Share of the rounds during which `top` falls from 1 to its value."""
-    error_feedback: bool = True
-    """Keep what compression leaves out and add it to the next update."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Momentum of what is sent, cleared where it was sent (Lin et al., 2018); 0 is off."""
-    clip_norm: PositiveOrZero = 0.0
-    """Largest L2 norm of a client's change before compression; 0 does not clip."""
-    exact: Patterns = ()
-    """Names of tensors that always travel lossless, with * and ?."""
-    coarsest: Values = "ternary"
-    """With plan "auto": the coarsest values it may choose."""
-    least_top: Share = 0.01
-    """With plan "auto": the smallest share it may choose."""
-    tolerance: ShareOrZero = 0.02
-    """With plan "auto": how far accuracy may fall behind its best before finer values are chosen."""
-
-    @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> Self:
-        if self.plan == "auto" and (self.up, self.down, self.top) != ("lossless", "lossless", 1.0):
-            raise ValueError('plan = "auto" chooses up, down and top; bound it by coarsest and least_top')
-        return self
 
 
 class AggregationSection(Section):
@@ -379,7 +200,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        if "bytes" in self.pruning.budget and (self.compression.top < 1.0 or self.compression.plan == "auto"):
+        compression = self.compression
+        chooses = compression.top < 1.0 or compression.plan == "auto" or compression.stages
+        if "bytes" in self.pruning.budget and chooses:
             raise KeyProblem("pruning.budget", "compression chooses a share of the weights itself: bytes do not follow")
         return self
 

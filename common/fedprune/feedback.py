@@ -127,6 +127,12 @@ def compress(
     return Compressed(frame=frame, sent=sent, after=after, unsent=unsent)
 
 
+def caught_up(tensors: Mapping[str, Array], memory: Memory) -> dict[str, Array]:
+    """Weights, or differences, with all that was left out so far added: what an exact transfer carries, after which
+    nothing is left. What is pruned must be gone from the memory already."""
+    return {n: a + memory.residual[n] if n in memory.residual else a for n, a in tensors.items()}
+
+
 def codec_plan(plan: UploadPlan) -> Plan:
     """What the codec may do: matrices as the plan says, biases and norms never coarser than int8."""
     coarse = plan.values in ("ternary", "int4")

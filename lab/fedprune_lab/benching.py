@@ -12,8 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
-from fedprune.config import ClientsSection, CompressionSection, RunConfig, RunSection, TrainingSection, Values
+from fedprune.compression_section import CompressionSection
+from fedprune.config import ClientsSection, RunConfig, RunSection, TrainingSection
 from fedprune.report import RunReport
+from fedprune.section import Values
 from fedprune_lab.federation import Federation
 from fedprune_lab.view import LineView
 

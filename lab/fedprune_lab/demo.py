@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from fedprune.config import ClientsSection, PruningSection, RunConfig, RunSection, TrainingSection
+from fedprune.config import ClientsSection, RunConfig, RunSection, TrainingSection
+from fedprune.pruning_section import PruningSection
 from fedprune.report import document
 from fedprune_lab.comparison import compare
 from fedprune_lab.federation import Federation

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from fedprune.config import PruningSection, RunConfig
+from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
+from fedprune.pruning_section import PruningSection
 from fedprune.tomlfile import parse_override
 
 DENSE, RANDOM, NARROW = "dense", "random mask", "narrower dense"

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import get_args
 
-from fedprune.config import Values
 from fedprune.report import RoundReport
+from fedprune.section import Values
 
 # Share of the clients' working time that transfers may take.
 TRANSFER_SHARE = 0.1

@@ -203,7 +203,7 @@ def build_run(
         pruner=pruner,
         evaluate=site.evaluator,
         due=rules.due,
-        broadcast=lambda n: plan.broadcast_plan(plan.chosen(config, choose(n)), round_=n),
+        broadcast=lambda n: plan.broadcast_plan(plan.chosen(config, choose(n), round_=n), round_=n),
         clock=time.monotonic,
     )
     run = Run(

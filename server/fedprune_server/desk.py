@@ -98,7 +98,7 @@ class Desk:
         if need is not None:
             work = plan.score_work(self.config, need, round_=round_, shard=shard)
             return work, plan.score_plan(self.config, need, round_=round_, shard=shard)
-        config = plan.chosen(self.config, self.choose(round_))
+        config = plan.chosen(self.config, self.choose(round_), round_=round_)
         training = plan.train_work(config, round_=round_, shard=shard)
         return training, plan.upload_plan(config, round_=round_, shard=shard, residual_epoch=self.epoch())
 

@@ -142,18 +142,25 @@ def bounds(config: RunConfig, schema: Schema) -> Bounds | None:
     )
 
 
-def chosen(config: RunConfig, choice: Choice | None) -> RunConfig:
-    """The run file with the plan of one round in it."""
-    if choice is None:
-        return config
-    rung = {"plan": "fixed", "up": choice.rung.values, "down": choice.rung.values, "top": choice.rung.top}
-    return config.model_copy(update={"compression": config.compression.model_copy(update=rung)})
+def chosen(config: RunConfig, choice: Choice | None, *, round_: int) -> RunConfig:
+    """The run file with the plan of one round in it: the automatic choice, or the stage that the round is in."""
+    if choice is not None:
+        return _with_values(config, choice.rung.values, choice.rung.top)
+    begun = [stage for stage in config.compression.stages if round_ > stage[0] * config.run.rounds]
+    return _with_values(config, *begun[-1][1:]) if begun else config
 
 
-def coarsest(config: RunConfig, schema: Schema) -> RunConfig:
-    """The run file with the coarsest plan in it that the run may come to."""
-    within = bounds(config, schema)
-    return chosen(config, Choice(rung=within.ladder[-1], reason="the coarsest") if within else None)
+def every_plan(config: RunConfig, schema: Schema) -> tuple[RunConfig, ...]:
+    """The run file with each plan in it that the run may come to; of an automatic choice the coarsest."""
+    if within := bounds(config, schema):
+        coarsest = within.ladder[-1]
+        return (_with_values(config, coarsest.values, coarsest.top),)
+    return (config, *(_with_values(config, values, top) for _, values, top in config.compression.stages))
+
+
+def _with_values(config: RunConfig, values: str, top: float) -> RunConfig:
+    keys = {"plan": "fixed", "up": values, "down": values, "top": top, "stages": ()}
+    return config.model_copy(update={"compression": config.compression.model_copy(update=keys)})
 
 
 def score_work(config: RunConfig, need: Need, *, round_: int, shard: int) -> ScoreWork:

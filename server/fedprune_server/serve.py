@@ -109,9 +109,9 @@ class Server:
             asked = plan.pruning_plan(config, schema, cost)
             Pruner(asked, config.run.rounds, cost=cost.per_weight if cost else None).check(schema)
             plan.control(config, schema)
-            coarsest = plan.coarsest(config, schema)
-            check_schema(plan.upload_plan(coarsest, round_=config.run.rounds, shard=0), schema)
-            check_schema(plan.broadcast_plan(coarsest, round_=config.run.rounds), schema)
+            for one in plan.every_plan(config, schema):
+                check_schema(plan.upload_plan(one, round_=config.run.rounds, shard=0), schema)
+                check_schema(plan.broadcast_plan(one, round_=config.run.rounds), schema)
             self.workshop.first_arrays(config)
             if note := exact_note(config, schema):
                 self.say(note)

@@ -8,9 +8,10 @@ few steps behind gets the missing steps in order where that is smaller than the 
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from fedprune.applying import apply_frame, weights_of
 from fedprune.codec import Limits, UpdateReader, decode_mask_set, decode_update, encode_mask_set, encode_update
 from fedprune.errors import VersionError
-from fedprune.feedback import Memory, compress, is_compressed
+from fedprune.feedback import Memory, caught_up, compress, is_compressed
 from fedprune.mask import Mask
 from fedprune.parts import Part, PartKind
 from fedprune.tensor import Schema, Version
@@ -27,6 +28,8 @@ from fedprune.work import UploadPlan
 from fedprune_server.state import Kept, pack_state, unpack_state
 from fedprune_server.store import Store, VersionRecord
 from fedprune_server.trials import ControlState
+
+log = logging.getLogger("fedprune.run")
 
 # Steps that are kept for clients that are behind.
 HISTORY = 8
@@ -165,6 +168,8 @@ class Versions:
                 self._steps.popitem(last=False)
         self._latest = prepared
         self.control = prepared.kept.control
+        if prepared.dropped_norm:
+            log.info("what broadcasts left out, norm %.3g of it, went with what it belonged to", prepared.dropped_norm)
 
     def last_step(self) -> tuple[Part, ...]:
         """The parts that lead from the version before to the latest; none where only the snapshot does."""
@@ -234,19 +239,21 @@ class Versions:
         return self._store.blobs.put(encode_mask_set(mask))
 
     def _encode_step(self, before: Prepared, version: Version, arrays: Arrays, mask: Mask, plan: UploadPlan) -> _Step:
+        memory = before.kept.memory.copy()
+        dropped = memory.mask(mask)
         if is_compressed(plan):
-            return self._compressed_step(before, version, arrays, mask, plan)
+            step = self._compressed_step(before, version, arrays, mask, plan, memory)
+            return replace(step, dropped_norm=dropped)
+        arrays = caught_up(arrays, memory)
         frame = encode_update(
             arrays, schema=self.schema, plan=plan.values, mask=mask, base=before.arrays, version=version
         )
-        return _Step(arrays=arrays, parts=self._step_parts(before, version, mask, frame))
+        return _Step(arrays=arrays, parts=self._step_parts(before, version, mask, frame), dropped_norm=dropped)
 
     def _compressed_step(
-        self, before: Prepared, version: Version, arrays: Arrays, mask: Mask, plan: UploadPlan
+        self, before: Prepared, version: Version, arrays: Arrays, mask: Mask, plan: UploadPlan, memory: Memory
     ) -> _Step:
         """The broadcast that leaves something out: the version is what clients decode, the rest stays with us."""
-        memory = before.kept.memory.copy()
-        dropped = memory.mask(mask)
         base = {name: np.array(array) for name, array in before.arrays.items()}
         mask.apply(base)
         weights = {spec.name for spec in weights_of(self.schema)}
@@ -257,7 +264,7 @@ class Versions:
         limits = Limits.of_update(self.schema, mask)
         apply_frame(base, UpdateReader(compressed.frame, schema=self.schema, mask=mask, limits=limits), mask)
         parts = self._step_parts(before, version, mask, compressed.frame)
-        return _Step(arrays=base, parts=parts, memory=compressed.after, dropped_norm=dropped)
+        return _Step(arrays=base, parts=parts, memory=compressed.after)
 
     def _step_parts(self, before: Prepared, version: Version, mask: Mask, frame: bytes) -> tuple[Part, ...]:
         digest = self._store.blobs.put(frame)

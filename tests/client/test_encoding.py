@@ -123,6 +123,34 @@ def test_a_refused_update_is_sent_with_the_next(client: Client) -> None:
         np.testing.assert_allclose(client.memory(2).residual[name], change, atol=1e-6)
 
 
+@pytest.mark.parametrize("values", ["lossless", "raw"])
+def test_an_exact_update_carries_what_earlier_ones_left_out(client: Client, values: str) -> None:
+    encode(assigned(TERNARY), client.replica, client.trained(), client.residual)
+    client.residual.settle(1, accepted=True)
+    left = client.memory(2).residual
+    weights = client.trained()
+    update = encode(assigned(UploadPlan(values=values), round_=2), client.replica, weights, client.residual)
+    found = decode_update(update.frame, schema=SCHEMA, mask=client.mask, base=client.replica.weights)
+    for name in WEIGHTS:
+        np.testing.assert_allclose(found[name], weights[name] + left[name], atol=1e-6)
+    assert np.array_equal(found["mean"], weights["mean"])
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_after_an_exact_update_nothing_is_left_unless_it_was_refused(client: Client, accepted: bool) -> None:
+    encode(assigned(TERNARY), client.replica, client.trained(), client.residual)
+    client.residual.settle(1, accepted=True)
+    left, weights = client.memory(2).residual, client.trained()
+    encode(assigned(UploadPlan(), round_=2), client.replica, weights, client.residual)
+    client.residual.settle(2, accepted=accepted)
+    then = client.memory(3).residual
+    if accepted:
+        assert then == {}
+    for name in then:
+        np.testing.assert_allclose(then[name], left[name] + weights[name] - client.replica.weights[name], atol=1e-6)
+    assert accepted or set(then) == set(WEIGHTS)
+
+
 def test_a_smaller_mask_takes_its_part_of_the_memory_and_says_so(client: Client) -> None:
     encode(assigned(TERNARY), client.replica, client.trained(), client.residual)
     client.residual.settle(1, accepted=True)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from fedprune.config import MAX_CHUNK_BYTES, PruningSection, RunConfig
+from fedprune.config import MAX_CHUNK_BYTES, RunConfig
 from fedprune.errors import ConfigError
+from fedprune.pruning_section import PruningSection
 
 FULL = """
 [run]
@@ -137,3 +138,31 @@ def test_every_key_is_described() -> None:
         assert issubclass(section, BaseModel)
         bare = [key for key, inner in section.model_fields.items() if not inner.description]
         assert not bare, f"[{name}] keys without a description: {bare}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('stages = [[0.5, "int8", 1.0], [0.2, "int4", 0.1]]', "begins after the one before it"),
+        ('stages = [[0.5, "int8", 1.0], [0.5, "int4", 0.1]]', "begins after the one before it"),
+        ('stages = [[0.5, "int8", 1.0]]\nplan = "auto"', "chooses each round's values itself"),
+        ('stages = [[0.5, "int8", 1.0]]\nwarmup = 0.2', "warmup and stages"),
+        ('stages = [[0.5, "int9", 1.0]]', "'int8'"),
+        ('stages = [[0.5, "int8", 0.0]]', "greater than 0"),
+    ],
+)
+def test_stages_of_compression_that_cannot_be_are_refused_with_their_line(keys: str, said: str) -> None:
+    with pytest.raises(ConfigError, match="line 2") as refused:
+        RunConfig.loads(f"[compression]\n{keys}\n")
+    assert said in str(refused.value)
+
+
+def test_stages_of_compression_are_written_out_and_read_again() -> None:
+    config = RunConfig.loads('[compression]\nstages = [[0.5, "int8", 1.0], [0.75, "ternary", 0.04]]\n')
+    assert config.compression.stages == ((0.5, "int8", 1.0), (0.75, "ternary", 0.04))
+    assert RunConfig.loads(config.to_toml()) == config
+
+
+def test_bytes_do_not_follow_where_a_stage_chooses_the_weights() -> None:
+    with pytest.raises(ConfigError, match="bytes do not follow"):
+        RunConfig.loads('[pruning]\nbudget = {bytes = 10000}\n[compression]\nstages = [[0.5, "int8", 0.5]]\n')

@@ -189,6 +189,18 @@ async def test_masks_take_from_the_residual_what_they_take_and_nothing_else(
     assert sum(float(np.abs(taken).sum()) for taken in watch.masked.values()) > 0
 
 
+async def test_stages_hand_the_residual_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ternary left out is not lost when the stage of int8 comes."""
+    watch = Watch(monkeypatch)
+    stages = 'compression.stages=[[0.5, "int8", 1.0]]'
+    config = run_file("clients.expect=1", "run.rounds=8", *TERNARY, stages)
+    federation = Federation(tmp_path, task_file(tmp_path), [config])
+    assert await federation.run("a")
+    watch.assert_conserved(federation, "a")
+    up = [row.payload.up for row in federation.rounds]
+    assert max(up[:4]) < min(up[4:])
+
+
 async def test_every_round_is_the_model_that_the_clients_hold(tmp_path: Path) -> None:
     """Masks change, both ways are compressed: one model per version all the same."""
     config = run_file("run.rounds=6", "pruning.density=0.3", "pruning.every=2", "pruning.floor=4", *TERNARY)

@@ -75,6 +75,35 @@ class History:
             yield part, self.store.blobs.open(part.digest)
 
 
+@pytest.mark.parametrize("values", ["lossless", "raw"])
+def test_an_exact_step_carries_what_steps_before_it_left_out(values: str) -> None:
+    history = History(1)
+    history.commit(UploadPlan(values="ternary", top=0.1, error_feedback=True))
+    left = history.versions.latest.kept.memory
+    assert left.norm > 0
+    wanted = history.arrays()
+    prepared = history.versions.prepare(wanted, history.mask, round_=2, plan=UploadPlan(values=values))
+    for name in ("w", "b"):
+        np.testing.assert_allclose(prepared.arrays[name], wanted[name] + left.residual[name], atol=1e-6)
+    assert np.array_equal(prepared.arrays["mean"], wanted["mean"])
+    assert (prepared.kept.memory.norm, prepared.dropped_norm) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("plan", [LOSSLESS, INT8])
+def test_a_new_mask_takes_its_part_of_what_steps_left_out_and_says_how_much(
+    plan: UploadPlan, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = History(1)
+    history.commit(UploadPlan(values="ternary", top=0.1, error_feedback=True))
+    left = history.versions.latest.kept.memory.residual["w"]
+    history.remask(0.5)
+    taken = float(np.linalg.norm(left[~history.mask.alive["w"]]))
+    with caplog.at_level("INFO", "fedprune.run"):
+        history.commit(plan)
+    assert history.versions.latest.dropped_norm == pytest.approx(taken)
+    assert f"norm {taken:.3g}" in caplog.text
+
+
 def follow(history: History, replica: Replica) -> list[PartKind]:
     """Bring a replica to the latest version; which parts it took."""
     kinds = []

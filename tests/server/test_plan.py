@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedprune.config import RunConfig
+from fedprune.tensor import Schema, TensorSpec
 from fedprune_server import plan
 
 names = st.lists(st.text(max_size=5) | st.integers(0, 99), max_size=3)
@@ -63,6 +64,23 @@ def test_the_warm_up_falls_from_all_to_the_share() -> None:
     assert shares[0] == 1.0
     assert shares == sorted(shares, reverse=True)
     assert set(shares[5:]) == {0.01}
+
+
+def test_stages_change_the_values_and_the_share_both_ways() -> None:
+    staged = config(
+        "run.rounds=10", 'compression.up="int8"', 'compression.stages=[[0.2, "int4", 0.5], [0.5, "ternary", 0.04]]'
+    )
+    there = [plan.upload_plan(plan.chosen(staged, None, round_=r), round_=r, shard=0) for r in range(1, 11)]
+    back = [plan.broadcast_plan(plan.chosen(staged, None, round_=r), round_=r) for r in range(1, 11)]
+    assert [(p.values, p.top) for p in there] == [("int8", 1.0)] * 2 + [("int4", 0.5)] * 3 + [("ternary", 0.04)] * 5
+    assert [(p.values, p.top) for p in back] == [("lossless", 1.0)] * 2 + [("int4", 0.5)] * 3 + [("ternary", 0.04)] * 5
+
+
+def test_every_plan_is_known_before_the_run() -> None:
+    schema = Schema(tensors=(TensorSpec(name="w", shape=(4, 4)),))
+    staged = config('compression.stages=[[0.2, "int4", 0.5]]')
+    assert [c.compression.up for c in plan.every_plan(staged, schema)] == ["lossless", "int4"]
+    assert [c.compression.up for c in plan.every_plan(config('compression.plan="auto"'), schema)] == ["ternary"]
 
 
 def test_a_lossless_broadcast_leaves_nothing_out() -> None:

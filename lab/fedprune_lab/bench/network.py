@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 
-from fedprune.config import ClientsSection, CompressionSection, PruningSection, RunConfig, RunSection, TrainingSection
+from fedprune.compression_section import CompressionSection
+from fedprune.config import ClientsSection, RunConfig, RunSection, TrainingSection
 from fedprune.errors import LocalError
+from fedprune.pruning_section import PruningSection
 from fedprune.report import RoundReport, RunReport
 from fedprune.traffic import Traffic
 from fedprune_lab import figures

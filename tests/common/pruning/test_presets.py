@@ -4,10 +4,10 @@ from typing import get_args
 
 import pytest
 
-from fedprune.config import Preset
 from fedprune.errors import LocalError
 from fedprune.pruning import steps
 from fedprune.pruning.presets import PRESETS, preset
+from fedprune.pruning_section import Preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
