@@ -132,7 +132,7 @@ def test_an_exact_update_carries_what_earlier_ones_left_out(client: Client, valu
     update = encode(assigned(UploadPlan(values=values), round_=2), client.replica, weights, client.residual)
     found = decode_update(update.frame, schema=SCHEMA, mask=client.mask, base=client.replica.weights)
     for name in WEIGHTS:
-        np.testing.assert_allclose(found[name], weights[name] + left[name], atol=1e-6)
+        assert np.allclose(found[name], weights[name] + left[name], atol=1e-6)
     assert np.array_equal(found["mean"], weights["mean"])
 
 
@@ -147,7 +147,7 @@ def test_after_an_exact_update_nothing_is_left_unless_it_was_refused(client: Cli
     if accepted:
         assert then == {}
     for name in then:
-        np.testing.assert_allclose(then[name], left[name] + weights[name] - client.replica.weights[name], atol=1e-6)
+        assert np.allclose(then[name], left[name] + (weights[name] - client.replica.weights[name]), atol=1e-6)
     assert accepted or set(then) == set(WEIGHTS)
 
 

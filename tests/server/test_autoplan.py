@@ -132,12 +132,12 @@ def test_no_choice_leaves_the_bounds_or_skips_a_rung(
 def test_a_choice_becomes_the_plans_of_both_ways() -> None:
     config = RunConfig.loads("", overrides=['compression.plan="auto"', "compression.least_top=0.04"])
     schema = Schema(tensors=(TensorSpec(name="w", shape=(100, 10)),))
-    coarsest = plan.coarsest(config, schema)
+    (coarsest,) = plan.every_plan(config, schema)
     up, down = plan.upload_plan(coarsest, round_=1, shard=0), plan.broadcast_plan(coarsest, round_=1)
     assert (up.values, up.top, down.values, down.top) == ("ternary", 0.04, "ternary", 0.04)
     fixed = RunConfig.loads("")
     assert plan.bounds(fixed, schema) is None
-    assert plan.coarsest(fixed, schema) == fixed
+    assert plan.every_plan(fixed, schema) == (fixed,)
 
 
 def test_an_automatic_plan_is_bounded_not_set() -> None:
