@@ -20,6 +20,10 @@ app = commands.new_app("fedprune_client", "A client: trains on its own data and 
 Server = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="The coordinator. [default: the one joined by an invitation]")
 ]
+Dialled = Annotated[
+    str | None,
+    typer.Argument(metavar="HOST:PORT", help="The coordinator. [default: the one joined by an invitation, if any]"),
+]
 Task = Annotated[Path, typer.Option(metavar="FILE", help="Your task file.")]
 Name = Annotated[str | None, typer.Option(help="This client's name, the same every time. [default: the host's name]")]
 Data = Annotated[
@@ -50,6 +54,8 @@ Patience = Annotated[
     float,
     typer.Option(min=0, help="Seconds to look for a coordinator that cannot be joined, then give up; 0 is for ever."),
 ]
+
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for each step.", min=0.1)]
 
 
 @app.command()
@@ -104,6 +110,29 @@ def check(task: Checked, data: Data = None, index: Index = 0, count: Count = 1, 
         commands.print_json(report.as_dict())
     else:
         typer.echo(checks.describe(report))
+
+
+@app.command()
+def doctor(
+    server: Dialled = None,
+    join: Join = None,
+    credentials: Credentials = None,
+    state: State = Path(".fedprune"),
+    timeout_s: Timeout = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Look at this machine and at every step of the way to a coordinator, up to the bytes a second; with what to do.
+
+    \b
+    Example: fedprune doctor client
+             fedprune doctor client 127.0.0.1:7400
+             fedprune doctor client --join LINE
+    """
+    from fedprune.checkup.printing import told
+    from fedprune_client import doctor as doctors
+
+    way = doctors.way_from_flags(server, credentials=credentials, join=join, state=state, timeout_s=timeout_s)
+    told(doctors.check(way, state=state), as_json=as_json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

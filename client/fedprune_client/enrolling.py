@@ -67,7 +67,9 @@ def enrolled(
     return credentials
 
 
-def _enrol(invitation: Invitation, request: pb.EnrolRequest) -> pb.Certificates:
+def root_of(invitation: Invitation) -> x509.Certificate:
+    """The root that the invitation names, as the coordinator has it; the invitation is not used up. Raises
+    `UnavailableError` where nobody answers and `IdentityError` where another federation does."""
     party = invitation.enrol_address
     try:
         leaf = ssl.get_server_certificate((invitation.host, invitation.enrol_port), timeout=TIMEOUT_S)
@@ -75,8 +77,12 @@ def _enrol(invitation: Invitation, request: pb.EnrolRequest) -> pb.Certificates:
         raise UnavailableError("no answer from the coordinator", party=party, seen=str(error)) from error
     with _channel(party, leaf.encode()) as channel:
         reply = _called(rpc.EnrolmentStub(channel).Roots, pb.RootsRequest(), party)
-    root = _believed(read_chain(reply.trust_pem, party=party), invitation)
-    with _channel(party, chain_pem(root)) as channel:
+    return _believed(read_chain(reply.trust_pem, party=party), invitation)
+
+
+def _enrol(invitation: Invitation, request: pb.EnrolRequest) -> pb.Certificates:
+    party = invitation.enrol_address
+    with _channel(party, chain_pem(root_of(invitation))) as channel:
         given: pb.Certificates = _called(rpc.EnrolmentStub(channel).Enrol, request, party)
     return given
 

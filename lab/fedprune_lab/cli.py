@@ -195,6 +195,10 @@ app.command("verify")(server.verify)
 app.command("audit")(server.audit)
 app.command("invite")(authority.invite)
 app.add_typer(authority.certs)
+doctor = commands.new_app("doctor", "What is wrong between two machines, and what to do: a look from either side.")
+doctor.command("client")(client.doctor)
+doctor.command("server")(server.doctor)
+app.add_typer(doctor)
 
 
 @app.command("report")

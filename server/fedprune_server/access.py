@@ -26,6 +26,7 @@ ROLES: dict[str, frozenset[Role]] = {
     f"/{COORDINATOR}/Submit": WORKERS,
     f"/{COORDINATOR}/Status": EVERYONE,
     f"/{COORDINATOR}/Stop": frozenset({Role.OPERATOR}),
+    f"/{COORDINATOR}/Probe": EVERYONE,
     f"/{RENEWAL}/Renew": EVERYONE,
     f"/{HEALTH}/Check": EVERYONE,
 }

@@ -54,6 +54,7 @@ Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wai
 Shutdown = Annotated[bool, typer.Option("--shutdown", help="End the process too, runs that wait included.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/digits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Listening = Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="Where it listens, or is going to.")]
 
 
 @app.command()
@@ -192,6 +193,28 @@ def audit(run: RunFolder, as_json: Json = False) -> None:
         print(*(audits.line(event) for event in found.events), *found.problems, sep="\n")
     if found.problems:
         raise typer.Exit(commands.ExitCode.FAILED)
+
+
+@app.command()
+def doctor(
+    address: Listening = "127.0.0.1:7400",
+    certs: Certs = None,
+    enrol_port: authority.EnrolPort = 7402,
+    out: Out = Path("runs"),
+    timeout_s: Timeout = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Look at what a coordinator needs here: versions, disk, clock, certificates, names, ports; with what to do.
+
+    \b
+    Example: fedprune doctor server --certs certs --address 0.0.0.0:7400
+    """
+    from fedprune.checkup.printing import told
+    from fedprune_server import doctor as doctors
+
+    found = certs or (authority.CERTS if authority.CERTS.is_dir() else None)
+    place = doctors.Place(address=address, certs=found, enrol_port=enrol_port, out=out, timeout_s=timeout_s)
+    told(doctors.check(place), as_json=as_json)
 
 
 app.add_typer(authority.certs)

@@ -13,11 +13,23 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fedprune.errors import UnavailableError
 from fedprune_server.dialling import dialled
 
+SERVING = "serving"
+
 
 def ask(coordinator: str, *, timeout_s: float, credentials: Path | None = None) -> str:
     """ "serving", from a coordinator at HOST:PORT. Raises `UnavailableError` for any other answer, or none.
 
     One with TLS is shown the key and certificate in the folder `credentials`."""
+    state = state_of(coordinator, timeout_s=timeout_s, credentials=credentials)
+    if state != SERVING:
+        raise UnavailableError(
+            f"the coordinator at {coordinator} does not serve", seen=state, expected=SERVING, next_step="Wait for it"
+        )
+    return state
+
+
+def state_of(coordinator: str, *, timeout_s: float, credentials: Path | None = None) -> str:
+    """What the coordinator at HOST:PORT says of itself, in lower case. Raises `UnavailableError` where none answers."""
     with dialled(coordinator, credentials) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
@@ -28,9 +40,4 @@ def ask(coordinator: str, *, timeout_s: float, credentials: Path | None = None) 
                 seen=error.code().name.lower().replace("_", " "),
                 next_step="Check that it runs, and that this address reaches it",
             ) from error
-    state = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status).lower().replace("_", " ")
-    if reply.status != health_pb2.HealthCheckResponse.SERVING:
-        raise UnavailableError(
-            f"the coordinator at {coordinator} does not serve", seen=state, expected="serving", next_step="Wait for it"
-        )
-    return state
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status).lower().replace("_", " "))

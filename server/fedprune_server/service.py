@@ -24,6 +24,7 @@ from fedprune_server.intake import Intake
 from fedprune_server.interceptors import caller
 from fedprune_server.limits import Limits, messages
 from fedprune_server.members import Member
+from fedprune_server.probing import probed
 from fedprune_server.run import Run
 
 log = logging.getLogger("fedprune.service")
@@ -200,3 +201,10 @@ class CoordinatorService(rpc.CoordinatorServicer):
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopReply:
         """End the current run after what is committed."""
         return self._coordinator.stop(request.reason or f"asked by {caller().identity}", shutdown=request.shutdown)
+
+    async def Probe(self, request: pb.ProbeRequest, context: Context) -> pb.ProbeReply:
+        """Bytes there and back, at the pace that uploads have."""
+        reply = probed(request, party=caller().party)
+        moved = len(request.payload) + request.answer_bytes
+        await asyncio.sleep(self._limits.pause_s(caller().identity, moved, time.monotonic()))
+        return reply

@@ -70,6 +70,9 @@ class Script(rpc.CoordinatorServicer):
     async def Stop(self, request: Any, context: Any) -> pb.StopReply:
         raise AssertionError("no client asks")
 
+    async def Probe(self, request: Any, context: Any) -> pb.ProbeReply:
+        raise AssertionError("no client asks")
+
 
 @asynccontextmanager
 async def linked(script: Script) -> AsyncIterator[tuple[Link, list[str]]]:

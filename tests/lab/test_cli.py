@@ -40,7 +40,8 @@ def test_each_verb_has_help_with_an_example(words: tuple[str, ...], capsys: pyte
 
 
 def test_the_verbs_of_a_side_are_the_side_s_own() -> None:
-    mine = {command.callback for command in cli.app.registered_commands}
+    groups = [group.typer_instance for group in cli.app.registered_groups if group.typer_instance is not None]
+    mine = {command.callback for app in (cli.app, *groups) for command in app.registered_commands}
     for side in (server_app.app, client_app.app):
         assert {command.callback for command in side.registered_commands} <= mine
 
@@ -52,6 +53,8 @@ def test_the_verbs_of_a_side_are_the_side_s_own() -> None:
         (["client", "--server", "127.0.0.1:1", "--task", "missing.py"], 2, "there is no task file"),
         (["health", "127.0.0.1:1"], 3, "no healthy coordinator at 127.0.0.1:1"),
         (["health", "--timeout-s", "0"], 2, "0"),
+        (["doctor", "client", "nowhere"], 2, "the coordinator's address cannot be read"),
+        (["doctor", "server", "--address", "nowhere"], 2, "the address cannot be read"),
         (["verify", "missing"], 1, "no run here"),
         (["inspect", "--codec", "missing"], 1, "there is no such file"),
         (["export", "missing", "--csr", "out"], 1, "there is no model"),

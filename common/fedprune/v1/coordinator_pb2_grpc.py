@@ -64,6 +64,11 @@ class CoordinatorStub(object):
                 request_serializer=fedprune_dot_v1_dot_coordinator__pb2.StopRequest.SerializeToString,
                 response_deserializer=fedprune_dot_v1_dot_coordinator__pb2.StopReply.FromString,
                 _registered_method=True)
+        self.Probe = channel.unary_unary(
+                '/fedprune.v1.Coordinator/Probe',
+                request_serializer=fedprune_dot_v1_dot_coordinator__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=fedprune_dot_v1_dot_coordinator__pb2.ProbeReply.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer(object):
@@ -111,6 +116,13 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Probe(self, request, context):
+        """Bytes there and back, for measuring a connection; nothing is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +155,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=fedprune_dot_v1_dot_coordinator__pb2.StopRequest.FromString,
                     response_serializer=fedprune_dot_v1_dot_coordinator__pb2.StopReply.SerializeToString,
+            ),
+            'Probe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Probe,
+                    request_deserializer=fedprune_dot_v1_dot_coordinator__pb2.ProbeRequest.FromString,
+                    response_serializer=fedprune_dot_v1_dot_coordinator__pb2.ProbeReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -307,6 +324,33 @@ class Coordinator(object):
             '/fedprune.v1.Coordinator/Stop',
             fedprune_dot_v1_dot_coordinator__pb2.StopRequest.SerializeToString,
             fedprune_dot_v1_dot_coordinator__pb2.StopReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Probe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedprune.v1.Coordinator/Probe',
+            fedprune_dot_v1_dot_coordinator__pb2.ProbeRequest.SerializeToString,
+            fedprune_dot_v1_dot_coordinator__pb2.ProbeReply.FromString,
             options,
             channel_credentials,
             insecure,
