@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fedprune.compression_section import CompressionSection
 from fedprune.errors import ConfigError
-from fedprune.pruning_section import PruningSection
+from fedprune.pruning_section import DATA_FREE, PruningSection
 from fedprune.section import Count, CountOrZero, File, Positive, PositiveOrZero, Seconds, Section, Share, ShareOrZero
 from fedprune.tomlfile import KeyProblem, parse
 
@@ -93,6 +93,8 @@ class ClientsSection(Section):
     """Seconds that a round waits for a client that lost its connection."""
     late: Literal["wait", "admit"] = "wait"
     """A client that comes after the first round waits for the next run, or is admitted with a shard of its own."""
+    densities: dict[str, Share] = {}
+    """Levels of `pruning.levels` set by hand: names of clients, with * and ?, and densities; the first that fits counts."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -138,6 +140,9 @@ class AggregationSection(Section):
     """Share of the clients that trimmed_mean cuts at either end."""
     attackers: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
     """Share of the clients that multi_krum stands."""
+    damping: ShareOrZero = 0.2
+    """With pruning.levels: a weight whose holders have less than this share of the round's examples moves less, in
+    proportion; 0 lets a single client move it whole."""
     clip_norm: PositiveOrZero = 0.0
     """Longest update that counts whole, whatever the rule; longer ones are shortened to it. 0 does not clip."""
 
@@ -204,6 +209,28 @@ class RunConfig(Section):
         chooses = compression.top < 1.0 or compression.plan == "auto" or compression.stages
         if "bytes" in self.pruning.budget and chooses:
             raise KeyProblem("pruning.budget", "compression chooses a share of the weights itself: bytes do not follow")
+        return self
+
+    @model_validator(mode="after")
+    def _nested(self) -> Self:
+        levels = self.pruning.levels
+        strangers = {name: d for name, d in self.clients.densities.items() if d not in levels}
+        if strangers:
+            raise KeyProblem("clients.densities", f"{strangers} are not among pruning.levels = {list(levels)}")
+        if not levels:
+            return self
+        compression = self.compression
+        down = {compression.down, *(values for _, values, _ in compression.stages)}
+        if not down <= {"lossless", "raw"} or compression.plan == "auto":
+            raise KeyProblem(
+                "compression.down",
+                "clients of all levels must get the same values: lossless or raw with pruning.levels",
+            )
+        if self.pruning.method not in DATA_FREE or self.pruning.schedule == "regrow":
+            key = "method" if self.pruning.method not in DATA_FREE else "schedule"
+            raise KeyProblem(f"pruning.{key}", "clients that hold a part of the model cannot score the rest of it")
+        if self.pruning.allowance is not None:
+            raise KeyProblem("pruning.levels", "steps on approval are judged by clients that all hold the whole model")
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ DATA_FREE = ("magnitude", "random", "synflow")
 
 Stage = Annotated[tuple[ShareOrZero, Share], Field(strict=False)]
 Stages = Annotated[tuple[Stage, ...], Field(strict=False)]
+Levels = Annotated[tuple[Share, ...], Field(strict=False)]
 Method = Literal[
     "magnitude",
     "random",

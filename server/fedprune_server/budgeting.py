@@ -14,7 +14,7 @@ from fedprune.tensor import Role, Schema
 from fedprune_server.control_plan import least_density
 
 # What a value weighs at most on the wire; lossless ones weigh less, but nobody knows before.
-BYTES = {"lossless": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5, "ternary": 0.25}
+BYTES = {"lossless": 4.0, "raw": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5, "ternary": 0.25}
 # Framing and control of one round and direction, and the scales of quantised blocks.
 FIXED_BYTES = 1000.0
 SCALES = 1.02
@@ -63,5 +63,5 @@ def _of_flops(budget: float, schema: Schema, cost: Cost | None) -> Budgeted:
 def _of_bytes(budget: float, config: RunConfig, schema: Schema) -> Target:
     values = config.compression.up
     buffers = sum(t.size * 4 for t in schema.of(Role.BUFFER))
-    each = BYTES[values] * (1.0 if values in ("lossless", "fp16", "bf16") else SCALES)
+    each = BYTES[values] * (1.0 if values in ("lossless", "raw", "fp16", "bf16") else SCALES)
     return bytes_target(budget, schema, bytes_per_weight=each, fixed_bytes=FIXED_BYTES + buffers)

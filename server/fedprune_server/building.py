@@ -31,6 +31,7 @@ from fedprune_server.course import Course, Rules
 from fedprune_server.deciding import Deciding
 from fedprune_server.members import Members
 from fedprune_server.output import Output
+from fedprune_server.placing import Placing
 from fedprune_server.pruner import Pruner
 from fedprune_server.recovery import Resumption, resumption
 from fedprune_server.run import Run
@@ -219,6 +220,7 @@ def build_run(
         state=resumed.state if resumed else Course(rules=rules),
         more=more,
         choose=choose,
+        placing=_placing(site, config, schema),
         first_sha256=content_digest(schema, site.workshop.first_arrays(config)),
         say=site.say,
         at=site.failpoint,
@@ -229,6 +231,18 @@ def build_run(
 
 def _rules(site: Site, config: RunConfig, pruner: Pruner) -> Rules:
     return plan.rules(config, clients_evaluate=site.evaluator is None, scored=pruner.scored_rounds)
+
+
+def _placing(site: Site, config: RunConfig, schema: Schema) -> Placing:
+    dense_bytes, fixed_bytes = plan.round_bytes(config, schema)
+    return Placing(
+        densities=config.pruning.levels,
+        by_hand=config.clients.densities,
+        deadline_s=config.clients.deadline_s,
+        dense_bytes=dense_bytes,
+        fixed_bytes=fixed_bytes,
+        member=site.members.__getitem__,
+    )
 
 
 def _output(site: Site, config: RunConfig, folder: Path, *, schema: Schema) -> Output:
@@ -258,7 +272,9 @@ def _restore(
             mask = proposal.mask
             mask.apply(arrays)
             output.explain_first(proposal)
-        first = versions.prepare(arrays, mask, round_=0, plan=None, control=plan.control(config, versions.schema))
+        levels = pruner.cut(weights=arrays, mask=mask, first_version=mask.version + 1) if pruner.cuts(0) else {}
+        controlled = plan.control(config, versions.schema)
+        first = versions.prepare(arrays, mask, round_=0, plan=None, control=controlled, levels=levels)
         store.commit_version(first.record)
         versions.adopt(first)
         return None

@@ -14,17 +14,20 @@ import numpy as np
 
 from fedprune.codec import Limits, UpdateReader
 from fedprune.errors import VersionError
+from fedprune.mask import Mask
 from fedprune.tensor import Schema, Version
 from fedprune.work import UploadPlan
 from fedprune_server import approval, scores
 from fedprune_server.aggregation import Aggregator, FoldInput
 from fedprune_server.decoded import Decoded
 from fedprune_server.judging import judged
+from fedprune_server.levels import Levels
+from fedprune_server.prepared import Arrays, Prepared
 from fedprune_server.pruner import Need, Proposal, Pruner
 from fedprune_server.scores import Heard
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Work
 from fedprune_server.trials import ControlState
-from fedprune_server.versions import Arrays, Prepared, Versions
+from fedprune_server.versions import Versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,18 +93,18 @@ class Closing:
         examples: int,
     ) -> None:
         """Raise `RemoteError` unless this update can be folded: decodable, of the assigned version, finite."""
-        latest = self.versions.latest
-        if assignment.kind is Work.EVALUATE or latest.version != assignment.version:
+        latest, mask = self.versions.latest, self.versions.latest.mask_of(assignment.version)
+        if assignment.kind is Work.EVALUATE or mask is None:
             return  # nothing to check; or its round is closed: the store says so in its receipt
         if assignment.kind is Work.SCORE:
             scores.check(assignment, data, latest.mask, examples=examples)
             return
-        reader = self._reader(data, latest)
+        reader = self._reader(data, latest, mask)
         if reader.version != version:
             raise VersionError(
                 "frame and announcement name different versions", party=party, seen=reader.version, expected=version
             )
-        update = self._input(party, examples, sha256, lambda: reader)
+        update = self._input(party, examples, sha256, lambda: reader, mask)
         self.aggregator.check(self.schema, latest.arrays, latest.mask, update)
 
     def need(self, round_: int) -> Need | None:
@@ -129,6 +132,7 @@ class Closing:
             mask,
             round_=round_,
             plan=self.broadcast(round_),
+            levels=self._levels(round_, arrays, mask),
             optimizer=folded.state,
             beliefs=self.pruner.beliefs.arrays() if self.pruner.beliefs else None,
             control=control,
@@ -151,10 +155,19 @@ class Closing:
         proposal, warnings = self._propose(0, arrays)
         mask = proposal.mask if proposal else before.mask
         mask.apply(arrays)
-        prepared = self.versions.prepare(arrays, mask, round_=0, plan=UploadPlan())
+        levels = self._levels(0, arrays, mask)
+        prepared = self.versions.prepare(arrays, mask, round_=0, plan=UploadPlan(), levels=levels)
         return Closed(
             receipts=(), prepared=prepared, proposal=proposal, score=None, evaluation_s=0.0, warnings=warnings
         )
+
+    def _levels(self, round_: int, arrays: Arrays, mask: Mask) -> Levels:
+        """The masks of clients that hold a part of the model: cut anew with the run's mask, and every few rounds."""
+        before = self.versions.latest
+        if mask is before.mask and not self.pruner.cuts(round_):
+            return before.levels
+        newest = max(before.newest_mask, mask.version)
+        return self.pruner.cut(weights=arrays, mask=mask, first_version=newest + 1)
 
     def _next_mask(self, round_: int, arrays: Arrays) -> tuple[Proposal | None, tuple[str, ...], ControlState | None]:
         """By the controller where a run has one, else by the schedule."""
@@ -178,25 +191,35 @@ class Closing:
             round=round_,
             weights=arrays,
             mask=mask,
-            next_mask_version=mask.version + 1,
+            next_mask_version=self.versions.latest.newest_mask + 1,
             scores=heard.scores,
             growth=heard.growth,
         )
         return proposal, ()
 
     def _accepted(self, receipt: ReceiptRecord, before: Prepared) -> FoldInput:
+        mask = self._mask_of(receipt) if before.levels else before.mask
+
         def read() -> UpdateReader:
-            return self._reader(self.store.blobs.open(receipt.sha256), before)
+            return self._reader(self.store.blobs.open(receipt.sha256), before, mask)
 
-        return self._input(f"client {receipt.client}", receipt.examples, receipt.sha256, read)
+        return self._input(f"client {receipt.client}", receipt.examples, receipt.sha256, read, mask)
 
-    def _input(self, party: str, examples: int, sha256: str, read: Callable[[], UpdateReader]) -> FoldInput:
+    def _mask_of(self, receipt: ReceiptRecord) -> Mask:
+        """What the client held when it was given the work that this receipt is for."""
+        given = self.store.assignment(self.run_id, receipt.assignment_id)
+        mask = self.versions.latest.mask_of(given.version) if given else None
+        assert mask is not None, "a receipt of the open round is for an assignment of the latest version"
+        return mask
+
+    def _input(self, party: str, examples: int, sha256: str, read: Callable[[], UpdateReader], mask: Mask) -> FoldInput:
         opened = self.decoded.open(sha256, read)
-        return FoldInput(party=party, examples=examples, content=opened.content, open=opened.tensors)
+        own = None if mask is self.versions.latest.mask else mask
+        return FoldInput(party=party, examples=examples, content=opened.content, open=opened.tensors, mask=own)
 
-    def _reader(self, data: memoryview, before: Prepared) -> UpdateReader:
-        limits = Limits.of_update(self.schema, before.mask)
-        return UpdateReader(data, schema=self.schema, mask=before.mask, base=before.arrays, limits=limits)
+    def _reader(self, data: memoryview, before: Prepared, mask: Mask) -> UpdateReader:
+        limits = Limits.of_update(self.schema, mask)
+        return UpdateReader(data, schema=self.schema, mask=mask, base=before.arrays, limits=limits)
 
 
 def average(receipts: Sequence[ReceiptRecord], metrics: Sequence[dict[str, float]]) -> Score | None:

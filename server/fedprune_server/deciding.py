@@ -14,9 +14,10 @@ from fedprune.pruning.comparison import Measured
 from fedprune_server import approval
 from fedprune_server.approval import Verdict
 from fedprune_server.closing import Score, average
+from fedprune_server.prepared import Prepared
 from fedprune_server.store import ReceiptRecord, Store, Work
 from fedprune_server.trials import Record
-from fedprune_server.versions import Prepared, Versions
+from fedprune_server.versions import Versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,14 +68,14 @@ class Desk:
         self,
         round_: int,
         kind: Work,
-        version: Version,
+        version_for: Callable[[int], Version],
         clients: Mapping[int, int],
         *,
         first_id: int,
         need: Need | None = None,
     ) -> list[AssignmentRecord]:
         """One assignment for each client (its index -> its shard), with ids from `first_id` on; `need` says what to
-        score."""
+        score, and `version_for` which version a client is to have for it."""
         records = []
         for number, (client, shard) in enumerate(clients.items()):
             work, upload = self._work(round_, kind, shard, need)
@@ -83,7 +83,7 @@ class Desk:
                 assignment_id=first_id + number,
                 run_id=self.run_id,
                 round=round_,
-                version=version,
+                version=version_for(client),
                 deadline_s=self.config.clients.deadline_s,
                 work=work,
                 plan=upload,
@@ -107,15 +107,16 @@ class Desk:
         message = wire.assignment_message(self._given[client])
         self.members.tell(client, pb.CoordinatorMessage(assignment=message))
 
-    def send_new(self, clients: Sequence[int], steps: Sequence[Step] = ()) -> None:
-        """Tell clients what they were given just now; `steps` go first to whom they bring to the version of it."""
+    def send_new(self, clients: Sequence[int], steps: Sequence[Sequence[Step]] = ()) -> None:
+        """Tell clients what they were given just now; those of `steps` go first that bring a client to the version of
+        it."""
+        ways = {(way[0].part.base, way[-1].part.version): way for way in steps if way}
         for client in clients:
             member = self.members[client]
             member.step = member.steps = 0
             member.state = "working"
-            if steps and member.holds == steps[0].part.base:
-                for step in steps:
-                    member.send(step.message)
+            for step in ways.get((member.holds, self._given[client].version), ()):
+                member.send(step.message)
             self.send(client)
 
     def cancel(self, clients: Sequence[int], reason: str) -> None:

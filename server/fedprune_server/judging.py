@@ -17,7 +17,7 @@ from fedprune.pruning.floors import Scores
 from fedprune.pruning.scores import values
 from fedprune.score_frames import Whole
 from fedprune_server.aggregation import FoldInput
-from fedprune_server.versions import Arrays
+from fedprune_server.prepared import Arrays
 
 
 def judged(updates: Sequence[FoldInput], base: Arrays, mask: Mask) -> list[Judged]:

@@ -33,10 +33,10 @@ from fedprune_server.autoplan import Choice
 from fedprune_server.closing import Closed, Score
 from fedprune_server.deciding import Decision
 from fedprune_server.events import EndRun
+from fedprune_server.prepared import Arrays, Prepared
 from fedprune_server.pruner import Proposal
 from fedprune_server.store import Store, digests_of
 from fedprune_server.trials import Record
-from fedprune_server.versions import Arrays, Prepared
 
 # What is the store itself, or goes on growing after the run.
 UNRECORDED = ("state", "log.jsonl")

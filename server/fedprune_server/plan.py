@@ -17,7 +17,7 @@ from fedprune.tensor import Schema
 from fedprune.work import EvaluateWork, ScoreWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
 from fedprune_server.autoplan import Bounds, Choice
-from fedprune_server.budgeting import budgeted
+from fedprune_server.budgeting import BYTES, FIXED_BYTES, budgeted
 from fedprune_server.control_plan import control_plan
 from fedprune_server.course import Rules
 from fedprune_server.pruner import Need
@@ -73,6 +73,7 @@ def pruning_plan(config: RunConfig, schema: Schema, cost: Cost | None = None) ->
         threshold=threshold,
         regrow=pruning.regrow,
         exchange=pruning.exchange,
+        levels=pruning.levels,
     )
 
 
@@ -104,6 +105,7 @@ def aggregation(config: RunConfig) -> Aggregator:
         trim=chosen.trim,
         attackers=chosen.attackers,
         clip_norm=chosen.clip_norm,
+        damping=chosen.damping if config.pruning.levels else 0.0,
     )
     return aggregator(chosen.rule, options)
 
@@ -206,6 +208,15 @@ def broadcast_plan(config: RunConfig, *, round_: int) -> UploadPlan:
         error_feedback=compression.error_feedback,
         exact=compression.exact,
     )
+
+
+def round_bytes(config: RunConfig, schema: Schema) -> tuple[float, float]:
+    """What a round moves for one client, both ways, before any coding without loss: bytes of the prunable weights at
+    density 1, and bytes of everything else."""
+    compression = config.compression
+    each = BYTES[compression.up] * compression.top + BYTES[compression.down]
+    prunable = sum(t.size for t in schema.prunable)
+    return prunable * each, 2.0 * (schema.dense_bytes - 4 * prunable + FIXED_BYTES)
 
 
 def top_at(config: RunConfig, round_: int) -> float:

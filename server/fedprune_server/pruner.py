@@ -33,6 +33,7 @@ from fedprune.pruning.beliefs import Beliefs, Judged
 from fedprune.pruning.budgets import absolute_threshold, mean_threshold
 from fedprune.pruning.chain import synflow_mask
 from fedprune.pruning.floors import Scores
+from fedprune.pruning.nested import nested_masks
 from fedprune.pruning.regrowth import GrowthVote, exchange, exchange_counts, exchange_share, tally_growth
 from fedprune.pruning.schedules import exchange_rounds, last_exchange
 from fedprune.pruning.scores import FROM_CLIENTS, lamp, randoms, within_rows
@@ -86,6 +87,8 @@ class Pruner:
         self._densities = {step.round: step.density for step in self.steps}
         self._exchanges = frozenset(exchange_rounds(plan, rounds))
         self._last_exchange = last_exchange(plan, rounds)
+        # Before the first round the rank is that of the first weights: the first cuts are guesses, and are mended.
+        self._cuts = frozenset(range(0, self._last_exchange + 1, plan.every))
         self.beliefs: Beliefs | None = None
 
     def check(self, schema: Schema) -> None:
@@ -174,6 +177,19 @@ class Pruner:
         ranked = magnitudes(mask.schema, weights)
         chosen = select(ranked, merged.mask, shares, self.plan.floors, next_mask_version, score="magnitude")
         return _proposal(round, chosen, mask.density)
+
+    def cuts(self, round: int) -> bool:
+        """Whether the masks of clients that hold a part of the model are cut anew after this round, its mask changed or
+        not."""
+        return bool(self.plan.levels) and round in self._cuts
+
+    def cut(self, *, weights: Weights, mask: Mask, first_version: int) -> Mapping[float, Mask]:
+        """The masks of clients that hold a part of `mask`, by level, under versions from `first_version` on: nested, by one
+        global rank of |w|."""
+        ranked = magnitudes(mask.schema, weights)
+        if self.plan.spread == "lamp":
+            ranked = {n: lamp(s, mask.alive[n]) for n, s in ranked.items()}
+        return nested_masks(ranked, mask, self.plan.levels, self.plan.floors, first_version)
 
     def _select(
         self,

@@ -32,6 +32,7 @@ from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
 from fedprune_server.onlookers import Begun
 from fedprune_server.output import Output, residual_norm, stall_warning
+from fedprune_server.placing import Placing
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Store, Work
 from fedprune_server.timers import Timers
 from fedprune_server.versions import Versions
@@ -57,6 +58,7 @@ class Run:
         state: Course,
         more: bool,
         choose: Callable[[int], Choice | None],
+        placing: Placing,
         first_sha256: bytes,
         say: Callable[[str], None],
         at: Callable[[str], None],
@@ -91,6 +93,7 @@ class Run:
         self._sent_home: set[int] = set()
         self._timers = Timers(self._ring)
         self._choose = choose
+        self._placing = placing
         self._desk = Desk(
             config=config,
             run_id=run_id,
@@ -116,6 +119,9 @@ class Run:
     def resume(self, assigned: Mapping[int, Assignment]) -> None:
         """Go on with what an earlier process had assigned."""
         self._desk.take_over(assigned)
+        levels = {mask.version: density for density, mask in self._versions.latest.levels.items()}
+        held = {client: given.version.mask for client, given in assigned.items()}
+        self._placing.take_over({c: levels.get(v, 1.0) for c, v in held.items() if levels})
         self.accounts.round = self.state.round
         self._carry_out(rounds.resume(self.state))
 
@@ -286,14 +292,18 @@ class Run:
         self._send_out(effect.cohort)
 
     def _send_out(self, cohort: tuple[int, ...]) -> None:
-        most = self.config.network.chunk_bytes
-        self._desk.send_new(cohort, small_steps(self._versions.last_step(), self.store.blobs, most_bytes=most))
+        most, blobs = self.config.network.chunk_bytes, self.store.blobs
+        steps = [small_steps(way, blobs, most_bytes=most) for way in self._versions.last_steps()]
+        self._desk.send_new(cohort, steps)
 
     def _prepare(self, round_: int, kind: Work, cohort: tuple[int, ...]) -> list[AssignmentRecord]:
         clients = {client: self.state.shards.index(client) for client in cohort}
         first = self.store.next_assignment_id()
         need = self._closing.need(round_) if kind is Work.SCORE else None
-        return self._desk.prepare(round_, kind, self.version, clients, first_id=first, need=need)
+        place = {Work.TRAIN: self._placing.choose, Work.EVALUATE: self._placing.chosen}.get(kind, lambda _: None)
+        return self._desk.prepare(
+            round_, kind, lambda c: self._versions.latest.at_level(place(c)), clients, first_id=first, need=need
+        )
 
     def _close_round(self, effect: events.CloseRound) -> None:
         self._desk.cancel(effect.missing, f"round {effect.round} is closed")
@@ -343,6 +353,9 @@ class Run:
         transfers = self.accounts.transfers(updates=len(closed.receipts))
         entries, socket = self.accounts.close_round()
         self.accounts.links = link_rates(entries, self._linked_s)
+        for receipt in closed.receipts:
+            rate = self.accounts.links.get(receipt.client)
+            self._placing.measured(receipt.client, work_s=receipt.work_s, bytes_per_s=rate)
         self._closed_s = time.monotonic()
         row = self._output.round(
             round_,

@@ -4,51 +4,33 @@ One broadcast is encoded for each step b -> b+1 and decoded again; what comes ou
 every client that applies the step holds the same bits, and so does one that takes the snapshot. A client that is a
 few steps behind gets the missing steps in order where that is smaller than the whole model. Whatever ends the chain
 (a rollback, steps that are forgotten) leaves the snapshot, which always works.
+
+Where clients have masks of their own (`levels.py`), each level has its own frame of the same step.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedprune.applying import apply_frame, weights_of
 from fedprune.codec import Limits, UpdateReader, decode_mask_set, decode_update, encode_mask_set, encode_update
-from fedprune.errors import VersionError
 from fedprune.feedback import Memory, caught_up, compress, is_compressed
 from fedprune.mask import Mask
-from fedprune.parts import Part, PartKind
+from fedprune.parts import Part
 from fedprune.tensor import Schema, Version
 from fedprune.work import UploadPlan
+from fedprune_server.levels import Levels, on_mask, pack_levels, unpack_levels
+from fedprune_server.prepared import Arrays, Prepared
 from fedprune_server.state import Kept, pack_state, unpack_state
 from fedprune_server.store import Store, VersionRecord
 from fedprune_server.trials import ControlState
+from fedprune_server.ways import Ways
 
 log = logging.getLogger("fedprune.run")
-
-# Steps that are kept for clients that are behind.
-HISTORY = 8
-
-Arrays = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A version that is encoded and stored, but not yet the latest."""
-
-    version: Version
-    arrays: Arrays
-    mask: Mask
-    record: VersionRecord
-    steps: tuple[Part, ...]
-    # What the broadcasts left out so far, what aggregator and pruner remember, and where the controller stands.
-    kept: Kept = field(default_factory=Kept)
-    dropped_norm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +49,7 @@ class Versions:
         self._run_id = run_id
         self.schema = schema
         self._limits = limits
-        # Steps by the model version they lead to, oldest first.
-        self._steps: OrderedDict[int, tuple[Part, ...]] = OrderedDict()
+        self._ways = Ways(blobs=store.blobs)
         self._latest: Prepared | None = None
         # Where the pruning controller stands: as the latest version says, or further, by what clients found about it.
         self.control: ControlState | None = None
@@ -94,6 +75,7 @@ class Versions:
         optimizer: Arrays | None = None,
         beliefs: Arrays | None = None,
         control: ControlState | None = None,
+        levels: Levels | None = None,
     ) -> Prepared:
         """Encode the next version and put its blobs; nothing is committed yet.
 
@@ -107,7 +89,9 @@ class Versions:
         if plan is not None and before is not None:
             step = self._encode_step(before, version, arrays, mask, plan)
             arrays, memory, dropped, parts = step.arrays, step.memory, step.dropped_norm, step.parts
-        kept = Kept(memory=memory, optimizer=optimizer or {}, beliefs=beliefs or {}, control=control)
+        levels = levels or {}
+        packed = before.kept.levels if before and before.levels is levels else pack_levels(levels)
+        kept = Kept(memory=memory, optimizer=optimizer or {}, beliefs=beliefs or {}, levels=packed, control=control)
         values = "raw" if plan is not None and plan.values == "raw" else "lossless"
         record = self._record(version, arrays, mask, pack_state(kept), parts, round_, values)
         return Prepared(
@@ -118,13 +102,15 @@ class Versions:
             steps=parts,
             kept=kept,
             dropped_norm=dropped,
+            levels=levels,
+            level_steps=self._level_steps(before, version, arrays, levels, plan) if parts and before else {},
         )
 
     def prepare_rollback(self, snapshot: Version, *, round_: int, control: ControlState) -> Prepared:
         """The content of an earlier version, to the byte, under new versions of model and mask: model, mask, and what
         the aggregator and the pruner remembered. Everyone takes it whole; what broadcasts left out is dropped."""
         old = self._read(self._store.version(self._run_id, snapshot.model))
-        mask = Mask(schema=self.schema, version=self.latest.mask.version + 1, alive=old.mask.alive)
+        mask = Mask(schema=self.schema, version=self.latest.newest_mask + 1, alive=old.mask.alive)
         return self.prepare(
             old.arrays,
             mask,
@@ -160,28 +146,30 @@ class Versions:
 
     def adopt(self, prepared: Prepared) -> None:
         """Make a committed version the latest."""
-        if not prepared.steps:
-            self._steps.clear()
-        else:
-            self._steps[prepared.version.model] = prepared.steps
-            while len(self._steps) > HISTORY:
-                self._steps.popitem(last=False)
+        self._ways.open(prepared)
         self._latest = prepared
         self.control = prepared.kept.control
         if prepared.dropped_norm:
             log.info("what broadcasts left out, norm %.3g of it, went with what it belonged to", prepared.dropped_norm)
 
-    def last_step(self) -> tuple[Part, ...]:
-        """The parts that lead from the version before to the latest; none where only the snapshot does."""
-        return self._steps.get(self.latest.version.model, ())
+    def last_steps(self) -> tuple[tuple[Part, ...], ...]:
+        """The parts that lead from the version before to the latest, for each level; none where only a snapshot does."""
+        return self._ways.last_steps(self.latest)
+
+    def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:
+        """What to send to who holds `held` and wants `want`, which must be the latest, at any level."""
+        return self._ways.parts(self.latest, held, want)
 
     @property
-    def kept(self) -> frozenset[str]:
-        """Digests of the blobs that may still be needed: by clients that are behind, or to undo a step on approval."""
+    def kept(self) -> AbstractSet[str]:
+        """Digests of the blobs that may still be needed: by clients that are behind, or to undo a step on approval. Grows
+        by what is made while it is in use."""
         control = self.latest.kept.control
         trial = control.trial if control is not None else None
-        snapshot = self._store.version(self._run_id, trial.snapshot.model).blobs if trial is not None else ()
-        return frozenset([*snapshot, *(part.digest for steps in self._steps.values() for part in steps)])
+        kept = self._ways.kept()
+        if trial is not None:
+            kept |= set(self._store.version(self._run_id, trial.snapshot.model).blobs)
+        return kept
 
     def restore(self, record: VersionRecord) -> None:
         """Take up a version that an earlier process committed; clients that are behind get the snapshot."""
@@ -199,39 +187,10 @@ class Versions:
         )
         arrays = decode_update(blobs.open(record.model_digest), schema=self.schema, mask=mask, limits=self._limits)
         kept = unpack_state(blobs.open(record.state_digest)) if record.state_digest is not None else Kept()
-        return Prepared(version=record.version, arrays=arrays, mask=mask, record=record, steps=(), kept=kept)
-
-    def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:
-        """What to send to who holds `held` and wants `want`, which must be the latest."""
-        latest = self.latest
-        if want != latest.version:
-            raise VersionError(
-                "this version is not to be had any more", seen=want, expected=latest.version, next_step="Ask again"
-            )
-        if held == want:
-            return ()
-        snapshot = self._snapshot(held)
-        chain = self._chain(held)
-        if chain is not None and sum(p.size for p in chain) <= sum(p.size for p in snapshot):
-            return chain
-        return snapshot
-
-    def _chain(self, held: Version | None) -> tuple[Part, ...] | None:
-        if held is None or held.shape != self.latest.version.shape:
-            return None
-        missing = range(held.model + 1, self.latest.version.model + 1)
-        if not missing or any(model not in self._steps for model in missing):
-            return None
-        steps = tuple(part for model in missing for part in self._steps[model])
-        return steps if steps[0].base == held else None
-
-    def _snapshot(self, held: Version | None) -> tuple[Part, ...]:
-        latest = self.latest
-        record = latest.record
-        model = self._part(PartKind.MODEL, latest.version, None, record.model_digest)
-        if held is not None and held.mask == latest.version.mask:
-            return (model,)
-        return self._part(PartKind.MASK, latest.version, None, record.mask_digest), model
+        levels = unpack_levels(kept.levels, self.schema)
+        return Prepared(
+            version=record.version, arrays=arrays, mask=mask, record=record, steps=(), kept=kept, levels=levels
+        )
 
     def _put_mask(self, mask: Mask, before: Prepared | None) -> str:
         if before is not None and before.mask.version == mask.version:
@@ -250,6 +209,23 @@ class Versions:
         )
         return _Step(arrays=arrays, parts=self._step_parts(before, version, mask, frame), dropped_norm=dropped)
 
+    def _level_steps(
+        self, before: Prepared, version: Version, arrays: Arrays, levels: Levels, plan: UploadPlan | None
+    ) -> dict[int, tuple[Part, ...]]:
+        """The step for each level that was there before: what its clients hold goes to what they are to hold."""
+        assert plan is not None
+        steps = {}
+        for density, mask in levels.items():
+            held = before.levels.get(density)
+            if held is not None:
+                base = before.arrays if held.version == mask.version else on_mask(before.arrays, held)
+                then = replace(version, mask=mask.version)
+                frame = encode_update(arrays, schema=self.schema, plan=plan.values, mask=mask, base=base, version=then)
+                steps[mask.version] = self._ways.between(
+                    replace(before.version, mask=held.version), held, then, mask, frame
+                )
+        return steps
+
     def _compressed_step(
         self, before: Prepared, version: Version, arrays: Arrays, mask: Mask, plan: UploadPlan, memory: Memory
     ) -> _Step:
@@ -267,16 +243,4 @@ class Versions:
         return _Step(arrays=base, parts=parts, memory=compressed.after)
 
     def _step_parts(self, before: Prepared, version: Version, mask: Mask, frame: bytes) -> tuple[Part, ...]:
-        digest = self._store.blobs.put(frame)
-        if before.mask.version == mask.version:
-            return (self._part(PartKind.DELTA, version, before.version, digest),)
-        change = self._store.blobs.put(encode_mask_set(mask, base=before.mask))
-        between = Version(shape=version.shape, model=before.version.model, mask=mask.version)
-        return (
-            self._part(PartKind.MASK, between, before.version, change),
-            self._part(PartKind.DELTA, version, between, digest),
-        )
-
-    def _part(self, kind: PartKind, version: Version, base: Version | None, digest: str) -> Part:
-        size = len(self._store.blobs.open(digest))
-        return Part(kind=kind, version=version, base=base, digest=digest, size=size)
+        return self._ways.between(before.version, before.mask, version, mask, frame)

@@ -23,7 +23,7 @@ from fedprune.task import Task, load_task
 from fedprune.tensor import Schema
 from fedprune.torch import assign_roles, build_model, frozen_digest, signature, to_arrays
 from fedprune_server.closing import Evaluator, Score
-from fedprune_server.versions import Arrays
+from fedprune_server.prepared import Arrays
 
 EVALUATION_BATCH = 256
 

@@ -67,6 +67,16 @@ def test_whole_numbers_serve_as_shares() -> None:
         ("[network]\naddress = 'localhost'", "'localhost' is not HOST:PORT"),
         ("[network]\naddress = 'h:70000'", "'h:70000' is not HOST:PORT"),
         (f"[network]\nchunk_bytes = {MAX_CHUNK_BYTES + 1}", "[network] chunk_bytes"),
+        ("[clients]\ndensities = {a = 0.1}", "{'a': 0.1} are not among pruning.levels = []"),
+        ("[pruning]\nlevels = [0.0, 1.0]", "[pruning] levels"),
+        ("[pruning]\nlevels = [0.1]\n[compression]\ndown = 'int8'", "lossless or raw with pruning.levels"),
+        (
+            "[pruning]\nlevels = [0.1]\n[compression]\nstages = [[0.5, 'int8', 1.0]]",
+            "lossless or raw with pruning.levels",
+        ),
+        ("[pruning]\nlevels = [0.1]\nmethod = 'snip'\nschedule = 'init'", "cannot score the rest of it"),
+        ("[pruning]\nlevels = [0.1]\nschedule = 'regrow'", "line 3: [pruning] schedule"),
+        ("[pruning]\nlevels = [0.1]\ndensity = 'auto'", "clients that all hold the whole model"),
         ("[privacy]\nepsilon = 1", "line 2: [privacy] epsilon is not a key"),
     ],
 )

@@ -21,7 +21,8 @@ from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune.work import UploadPlan
 from fedprune_client.replica import Replica
 from fedprune_server.store import MemoryStore, RoundRecord, RunRecord
-from fedprune_server.versions import HISTORY, Versions
+from fedprune_server.versions import Versions
+from fedprune_server.ways import HISTORY
 
 SCHEMA = Schema(
     tensors=(

@@ -18,8 +18,10 @@ from fedprune.parts import Part, PartKind
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune.work import UploadPlan
 from fedprune_client.replica import Replica
+from fedprune_server.prepared import Arrays
 from fedprune_server.store import MemoryStore, RoundRecord, RunRecord, RunState
-from fedprune_server.versions import HISTORY, Arrays, Versions
+from fedprune_server.versions import Versions
+from fedprune_server.ways import HISTORY
 
 SCHEMA = Schema(
     tensors=(

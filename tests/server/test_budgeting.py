@@ -43,6 +43,11 @@ def test_shares_ratios_and_counts(text: str, kept: float) -> None:
     assert density(text) == int(kept) / 1000
 
 
+def test_raw_values_weigh_what_lossless_ones_weigh_at_most() -> None:
+    text = "budget = {bytes = 3000}"
+    assert density(text, more='[compression]\nup = "raw"') == density(text) < 1.0
+
+
 def test_it_is_said_what_a_budget_comes_to_and_over_what() -> None:
     text = '[pruning]\nbudget = {compression = 4}\nover = "all"'
     says = budgeted(RunConfig.loads(text), SCHEMA, None).says

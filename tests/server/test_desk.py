@@ -50,8 +50,8 @@ def test_a_step_goes_first_to_whom_it_brings_to_the_version_of_the_work() -> Non
         first_sha256=b"",
         epoch=lambda: 0,
     )
-    desk.prepare(2, Work.TRAIN, NOW, {0: 0, 1: 1, 2: 2}, first_id=7)
-    desk.send_new((0, 1, 2), small_steps((part(store),), store.blobs, most_bytes=len(STEP)))
+    desk.prepare(2, Work.TRAIN, lambda _: NOW, {0: 0, 1: 1, 2: 2}, first_id=7)
+    desk.send_new((0, 1, 2), [small_steps((part(store),), store.blobs, most_bytes=len(STEP))])
     assert [heard(here[index]) for index in range(3)] == [["step", "assignment"], ["assignment"], ["assignment"]]
 
 

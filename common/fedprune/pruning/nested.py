@@ -18,16 +18,22 @@ from fedprune.pruning.selection import select
 
 
 def nested_masks(
-    scores: Mapping[str, Scores], mask: Mask, densities: Sequence[float], floors: Floors, version: int
+    scores: Mapping[str, Scores], mask: Mask, densities: Sequence[float], floors: Floors, first_version: int
 ) -> dict[float, Mask]:
-    """density -> mask, each within the next denser one and all within `mask`; one global rank."""
+    """density -> mask, each within the next denser one and all within `mask`; one global rank.
+
+    Only densities below that of `mask` get one, densest first, under versions from `first_version` on: at the others a
+    client holds `mask` itself."""
     masks: dict[float, Mask] = {}
-    within = mask
+    within, version = mask, first_version
     for density in sorted(set(densities), reverse=True):
         if not 0.0 < density <= 1.0:
             raise LocalError("a client's density is out of range", seen=density, expected="above 0, at most 1")
-        within = select(scores, within, keep_count(density, mask.size), floors, version, score="nested").mask
-        masks[density] = within
+        keep = keep_count(density, mask.size)
+        if keep < mask.alive_count:
+            within = select(scores, within, keep, floors, version, score="nested").mask
+            masks[density] = within
+            version += 1
     return masks
 
 

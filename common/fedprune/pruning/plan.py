@@ -47,6 +47,7 @@ class PruningPlan:
       alive weights that falls from `exchange` to 0, by `regrow`: the clients' votes, their mean gradient, or Beta
       posteriors with `gamma` and `rate`.
     - `threshold` replaces the density: ("absolute", t) keeps |w| >= t, ("mean", f) keeps |w| >= f * mean |w| by layer.
+    - `levels`: densities of clients that hold a part of the mask, cut anew every `every` rounds until `end`.
     - `recovery_rounds`: least number of rounds of steady state after the last change of the mask.
     """
 
@@ -67,6 +68,7 @@ class PruningPlan:
     exchange: float = 0.3
     gamma: float = 0.5
     rate: float = 10.0
+    levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -109,6 +111,9 @@ class PruningPlan:
             raise _wrong("gamma", self.gamma, "a share from 0 to 1")
         if not self.rate > 0.0:
             raise _wrong("rate", self.rate, "a number above 0")
+        for level in self.levels:
+            if not 0.0 < level <= 1.0:
+                raise _wrong("levels", level, "shares above 0 and at most 1")
         for pattern, density in self.layers:
             if not 0.0 < density <= 1.0:
                 raise _wrong(f"layers[{pattern!r}]", density, "a share above 0 and at most 1")

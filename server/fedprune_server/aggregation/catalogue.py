@@ -22,7 +22,7 @@ class Options:
     `rate` is the step along the mean update (fedadam, fedyogi and fedadagrad want about 0.1), `momentum` the decay of
     the first moment and `second` of the second, `floor` keeps adaptive steps small where nothing moves. `trim` is the
     share cut at either end of trimmed_mean, `attackers` what multi_krum stands. With `clip_norm` above 0 longer
-    updates are shortened to it first, whatever the rule.
+    updates are shortened to it first, whatever the rule. `damping` is for means over clients with masks of their own.
     """
 
     rate: float = 1.0
@@ -32,6 +32,7 @@ class Options:
     trim: float = 0.2
     attackers: float = 0.2
     clip_norm: float = 0.0
+    damping: float = 0.0
 
 
 Maker = Callable[[Options], tuple[Rule, Optimizer]]
@@ -39,21 +40,23 @@ Maker = Callable[[Options], tuple[Rule, Optimizer]]
 
 def _adaptive(moment: Callable[[Floats, Floats, float], Floats]) -> Maker:
     def make(o: Options) -> tuple[Rule, Optimizer]:
-        return Mean(), Adaptive(moment=moment, rate=o.rate, beta=o.momentum, beta_second=o.second, floor=o.floor)
+        return Mean(o.damping), Adaptive(
+            moment=moment, rate=o.rate, beta=o.momentum, beta_second=o.second, floor=o.floor
+        )
 
     return make
 
 
 RULES: dict[str, Maker] = {
-    "fedavg": lambda o: (Mean(), Plain(rate=o.rate)),
-    "fedavgm": lambda o: (Mean(), Momentum(rate=o.rate, beta=o.momentum)),
+    "fedavg": lambda o: (Mean(o.damping), Plain(rate=o.rate)),
+    "fedavgm": lambda o: (Mean(o.damping), Momentum(rate=o.rate, beta=o.momentum)),
     "fedadam": _adaptive(adam),
     "fedyogi": _adaptive(yogi),
     "fedadagrad": _adaptive(adagrad),
     "trimmed_mean": lambda o: (TrimmedMean(trim=o.trim), Plain(rate=o.rate)),
     "median": lambda o: (TrimmedMean(trim=0.5), Plain(rate=o.rate)),
-    "multi_krum": lambda o: (MultiKrum(inner=Mean(), attackers=o.attackers), Plain(rate=o.rate)),
-    "norm_clip": lambda o: (NormClip(inner=Mean()), Plain(rate=o.rate)),
+    "multi_krum": lambda o: (MultiKrum(inner=Mean(o.damping), attackers=o.attackers), Plain(rate=o.rate)),
+    "norm_clip": lambda o: (NormClip(inner=Mean(o.damping)), Plain(rate=o.rate)),
 }
 
 

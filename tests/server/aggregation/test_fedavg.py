@@ -16,7 +16,7 @@ from fedprune.codec import Content, Packed, UpdateReader, encode_update
 from fedprune.errors import LocalError, UpdateError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec
-from fedprune_server.aggregation import FoldInput, fedavg
+from fedprune_server.aggregation import FoldInput, Options, aggregator, fedavg
 
 from .reference import (
     Array,
@@ -123,6 +123,27 @@ def test_a_weight_held_by_one_client_gets_all_of_its_difference() -> None:
     assert folded.arrays["a.weight"][2, 3] == small.weights["a.weight"][2, 3]
     assert (folded.arrays["a.weight"][:, 0] == base["a.weight"][:, 0]).all()
     assert folded.uncovered == 4
+
+
+@pytest.mark.parametrize(("share", "part"), [(0.0, 1.0), (0.1, 1.0), (0.2, 0.5), (1.0, 0.1)])
+def test_a_weight_that_few_examples_stand_behind_moves_less(share: float, part: float) -> None:
+    rng = np.random.default_rng(1)
+    mask = Mask.full(SCHEMA)
+    base = some_base(SCHEMA, rng)
+    small, large = some_clients(SCHEMA, base, mask, rng, 2)
+    only = np.zeros((4, 5), np.bool_)
+    only[2, 3] = True
+    mine = Mask(schema=SCHEMA, version=1, alive={"a.weight": only})
+    theirs = Mask(schema=SCHEMA, version=1, alive={"a.weight": ~only})
+    clients = [replace(small, mask=mine, examples=10), replace(large, mask=theirs, examples=90)]
+    rule = aggregator("fedavg", Options(damping=share))
+    folded = rule.fold(SCHEMA, base, mask, [as_input(c, SCHEMA, mask) for c in clients]).arrays
+    moved = folded["a.weight"] - base["a.weight"]
+    assert_close(moved[2, 3], part * (small.weights["a.weight"] - base["a.weight"])[2, 3], rtol=1e-4)
+    wanted = (large.weights["a.weight"] - base["a.weight"])[~only]
+    assert_close(moved[~only], min(1.0, 0.9 / max(share, 0.1)) * wanted, rtol=1e-4)
+    with pytest.raises(LocalError, match="no such damping"):
+        aggregator("fedavg", Options(damping=1.5))
 
 
 def test_uncovered_weights_are_counted_over_all_tensors() -> None:

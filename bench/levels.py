@@ -1,0 +1,155 @@
+"""Clients that hold a part of the model each, against all of them holding the smallest: `python bench/levels.py --seeds 1-3`.
+
+MNIST-1D on an MLP of 44,682 parameters, ten clients of lopsided data, 100 rounds. `levels`: two clients each at 0.05,
+0.1, 0.2, 0.5 and 1 of the prunable weights, cut from one ranking. `smallest`: all ten at 0.05, from the same
+ranking, before the first round and from then on. `pruned`: a dense model that is pruned to 0.05 gradually, which
+clients at 0.05 could not carry. Accuracy is the mean of the last five rounds on test data.
+
+Bytes are those of each client's ledger over the last 20 rounds, messages and all, which no new mask disturbs: by how much
+they differ from the bytes of the clients at 1, times the share of the model that a client holds. Each finished run is
+a line of bench/out/levels.jsonl; what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from collections import Counter
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedprune.config import RunConfig
+from fedprune.report import RunReport
+from fedprune.task import load_task
+from fedprune_lab import paired
+from fedprune_lab.benching import OUT
+from fedprune_lab.figures import percent, points
+from fedprune_lab.one_process import OneProcess
+from fedprune_server.store import SqliteStore
+
+TASK = Path(__file__).parent / "tasks" / "signals.py"
+CLIENTS, ROUNDS, STEADY = 10, 100, 20
+LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0)
+PRUNABLE, FREE = 40 * 256 + 256 * 128, 44_682 - 40 * 256 - 256 * 128
+BASE = f"""
+[run]
+rounds = {ROUNDS}
+[clients]
+expect = {CLIENTS}
+min_clients = {CLIENTS}
+[training]
+epochs = 2
+batch_size = 64
+learning_rate = 0.05
+momentum = 0.9
+held_out = 0.0
+"""
+BY_HAND = {f"client-{number}": LEVELS[(number - 1) // 2] for number in range(1, CLIENTS + 1)}
+KEYS = {
+    "levels": (
+        f"pruning.levels={list(LEVELS)}",
+        "clients.densities={" + ", ".join(f'"{name}" = {density}' for name, density in BY_HAND.items()) + "}",
+    ),
+    "smallest": ("pruning.levels=[0.05]", 'clients.densities={"*" = 0.05}'),
+    "pruned": ("pruning.density=0.05",),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", default="1-3", help="such as 1-3 or 2,5")
+    parser.add_argument("--only", nargs="*", default=[], choices=list(KEYS), help="these alone")
+    parser.add_argument(
+        "--values", choices=["lossless", "raw"], default="lossless", help="how values travel, both ways"
+    )
+    parser.add_argument("--out", type=Path, default=OUT / "levels.jsonl", help="where runs are kept")
+    asked = parser.parse_args()
+    done = {(row["seed"], row["method"], row["values"]) for row in paired.rows(asked.out)}
+    for seed in paired.seeds(asked.seeds):
+        for method in asked.only or KEYS:
+            if (seed, method, asked.values) not in done:
+                paired.keep(asked.out, _run(method, seed, asked.values))
+    _print([row for row in paired.rows(asked.out) if row["values"] == asked.values])
+
+
+def _run(method: str, seed: int, values: str) -> paired.Row:
+    keys = (*KEYS[method], f'compression.up="{values}"', f'compression.down="{values}"')
+    config = RunConfig.loads(BASE, overrides=(f'run.name="{method}"', f"run.seed={seed}", *keys))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "runs"
+        (run,) = OneProcess(configs=[config], task=load_task(TASK), clients=CLIENTS, out=out).run()
+        clients = _by_client(out / method)
+    print(f"{method}.{seed}: {percent(run.final.accuracy_last_rounds, digits=2)}", flush=True)
+    return {"method": method, "seed": seed, "values": values, **_figures(run), "clients": clients}
+
+
+def _figures(run: RunReport) -> dict[str, Any]:
+    moved = run.totals.socket or run.totals.payload
+    payload = run.totals.payload
+    return {
+        "accuracy": run.final.accuracy_last_rounds,
+        "up": moved.up,
+        "down": moved.down,
+        "payload": [payload.up, payload.down],
+    }
+
+
+def _by_client(folder: Path) -> dict[str, dict[str, int]]:
+    """Bytes of each client's steady rounds by its name and direction."""
+    store = SqliteStore(folder / "state", durable=False)
+    names = {record.client: record.identity for record in store.clients()}
+    store.close()
+    moved: dict[str, Counter[str]] = {name: Counter() for name in names.values()}
+    with (folder / "ledger.csv").open() as file:
+        for row in csv.DictReader(file):
+            if int(row["round"]) > ROUNDS - STEADY and row["kind"] != "heartbeat":
+                moved[names[int(row["client"])]][row["direction"]] += int(row["bytes"])
+    return {name: dict(counts) for name, counts in moved.items()}
+
+
+def _print(rows: list[paired.Row]) -> None:
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+    accuracies = {name: {row["seed"]: row["accuracy"] for row in rows if row["method"] == name} for name in KEYS}
+    table = Table(title="accuracy, means over seeds", title_justify="left", highlight=False)
+    for heading in ("method", "seeds", "accuracy", "levels are better by", "95 %"):
+        table.add_column(heading, justify="right")
+    for name, found in accuracies.items():
+        better = paired.lost(found, accuracies["levels"]) if name != "levels" else None
+        table.add_row(
+            name,
+            str(len(found)),
+            percent(mean(found.values()), digits=2) if found else "",
+            points(better.mean) if better else "",
+            f"± {100 * better.half_width:.2f}" if better and better.half_width is not None else "",
+        )
+    console.print(table)
+    console.print(_bytes_table([row["clients"] for row in rows if row["method"] == "levels"]))
+
+
+def _bytes_table(runs: list[dict[str, dict[str, int]]]) -> Table:
+    table = Table(title="bytes of a steady round, by level", title_justify="left", highlight=False)
+    for heading in ("density", "of the model", "up", "down", "off up", "off down"):
+        table.add_column(heading, justify="right")
+    for density in LEVELS if runs else ():
+        part = (FREE + density * PRUNABLE) / (FREE + PRUNABLE)
+        seen = {d: _of_level(runs, density, d) for d in ("up", "down")}
+        off = {d: seen[d] / (part * _of_level(runs, 1.0, d)) - 1 for d in seen}
+        table.add_row(
+            f"{density:g}", percent(part), *(f"{seen[d]:,.0f}" for d in seen), *(f"{off[d]:+.2%}" for d in off)
+        )
+    return table
+
+
+def _of_level(runs: list[dict[str, dict[str, int]]], density: float, direction: str) -> float:
+    """Bytes of a round of one client at this level, in the mean over clients and runs."""
+    return mean(run[name][direction] for run in runs for name in BY_HAND if BY_HAND[name] == density) / STEADY
+
+
+if __name__ == "__main__":
+    main()
