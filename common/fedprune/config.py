@@ -93,7 +93,7 @@ class ClientsSection(Section):
     """Seconds that a round waits for a client that lost its connection."""
     late: Literal["wait", "admit"] = "wait"
     """A client that comes after the first round waits for the next run, or is admitted with a shard of its own."""
-    densities: dict[str, Share] = {}
+    densities: dict[str, Share] = Field(default={})
     """Levels of `pruning.levels` set by hand: names of clients, with * and ?, and densities; the first that fits counts."""
 
     @model_validator(mode="after")

@@ -77,6 +77,10 @@ class PruningSection(Section):
     """Fewest weights a prunable tensor keeps."""
     floor_share: ShareOrZero = 0.005
     """Smallest share of its weights a prunable tensor keeps."""
+    levels: Levels = ()
+    """Densities that clients may have: each holds, trains and sends as much of the model as it can carry within
+    `clients.deadline_s`, or as `clients.densities` says. The masks are nested, and cut anew every `every` rounds until
+    `end`; a weight is averaged over those who hold it."""
     budget: dict[Budget, Positive] = Field(default={})
     """In place of density: `keep` (a share), `compression` (one in so many stays), `parameters` (so many stay), `flops`
     (for one example, forward), or `bytes` (of a client's update in a steady round, at most)."""
