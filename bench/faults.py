@@ -7,6 +7,8 @@ Example: python bench/faults.py random --kills 200
          python bench/faults.py points --each 3
          python bench/faults.py clients --kills 100
          python bench/faults.py links
+         python bench/faults.py replays --count 10000
+         python bench/faults.py damage --flips 10000 --rows 1000
          python bench/faults.py random --seed 17 --kills 5
          python bench/faults.py point commit-version-before-commit --hit 2
 """
@@ -22,8 +24,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedprune.failpoints import Action
-from fedprune_lab.faults import clients, links
+from fedprune_lab.faults import clients, damage, links, replays
 from fedprune_lab.faults.campaign import Trial, campaign, point_trials, random_trials
+from fedprune_lab.faults.plan import RUN
 from fedprune_lab.faults.programs import zygote
 from fedprune_server.failpoints import POINTS
 
@@ -57,6 +60,11 @@ def arguments() -> argparse.Namespace:
     at_clients.add_argument("--kills", type=int, default=100)
     at_clients.add_argument("--seed", type=int, default=0)
     verbs.add_parser("links", help="uploads over links that break")
+    again = verbs.add_parser("replays", help="what was submitted, submitted again")
+    again.add_argument("--count", type=int, default=10_000)
+    damaged = verbs.add_parser("damage", help="bits and rows that change in what a run left behind")
+    damaged.add_argument("--flips", type=int, default=10_000)
+    damaged.add_argument("--rows", type=int, default=1_000)
     return parser.parse_args()
 
 
@@ -101,6 +109,26 @@ async def break_links(folder: Path) -> int:
     return int(broken > 0)
 
 
+async def submit_again(count: int, folder: Path) -> tuple[int, Path]:
+    """Replay; 1 when one had an effect, and the run it left behind."""
+    async with zygote() as warm:
+        found, done = await replays.play(count, warm, folder / "replays")
+    ways = ", ".join(f"{number} {way}" for way, number in sorted(done.items()))
+    print(
+        f"{done.total()} replays ({ways}), half of them after a restart: {'; '.join(found.problems[:5]) or 'no effect'}"
+    )
+    return int(bool(found.problems)), folder / "replays" / "runs" / RUN
+
+
+def damage_a_run(flips: int, rows: int, folder: Path) -> int:
+    """Damage a run of the replays; 1 when something was not found."""
+    broken, run = asyncio.run(submit_again(0, folder))
+    seen = damage.play(run, flips=flips, rows=rows, folder=folder)
+    print(f"{seen.flips} flipped bits, {seen.rows} rows deleted or swapped: {len(seen.missed)} not found")
+    print(*seen.missed[:20], sep="\n", end="\n" if seen.missed else "")
+    return int(bool(broken or seen.missed))
+
+
 def main() -> int:
     """Play and sum up."""
     folder = Path(tempfile.mkdtemp(prefix="fedprune-faults-"))
@@ -109,6 +137,10 @@ def main() -> int:
         return asyncio.run(break_links(folder))
     if asked.verb == "clients":
         return asyncio.run(kill_clients(kills=asked.kills, first_seed=asked.seed, folder=folder))
+    if asked.verb == "replays":
+        return asyncio.run(submit_again(asked.count, folder))[0]
+    if asked.verb == "damage":
+        return damage_a_run(asked.flips, asked.rows, folder)
     results = asyncio.run(campaign(trials(asked), folder, lambda line: print(line, flush=True)))
     broken = sum(bool(found.problems) for found in results)
     deaths, receipts = sum(f.deaths for f in results), sum(f.receipts for f in results)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fedprune.assignment import Assignment
-from fedprune.errors import DecodeError, FedpruneError, LimitError
+from fedprune.errors import DecodeError, FedpruneError, LimitError, RemoteError
 from fedprune.framing import Seal
 from fedprune.manifest import manifest as signed_text
 from fedprune.parts import Part, PartKind
@@ -222,9 +222,12 @@ def _score(message: pb.Score) -> ScoreWork:
     )
 
 
-def seal(message: pb.Begin | pb.PartHeader) -> Seal:
+def seal(message: pb.Begin | pb.PartHeader, *, party: str) -> Seal:
     """Size and digest of what is about to come. Raises `RemoteError` when they cannot be."""
-    return Seal(size=message.size, sha256=message.sha256)
+    try:
+        return Seal(size=message.size, sha256=message.sha256)
+    except RemoteError as error:
+        raise error.of(party) from error
 
 
 def part_header(part: Part, *, number: int, count: int) -> pb.PartHeader:
@@ -244,7 +247,7 @@ def part(message: pb.PartHeader, *, party: str) -> Part:
     """An announced part. Raises `DecodeError` for a kind that is not known here."""
     if message.kind not in _PART_KIND_OF:
         raise DecodeError("unknown kind of part", party=party, seen=message.kind, next_step="Update the older side")
-    announced = seal(message)
+    announced = seal(message, party=party)
     return Part(
         kind=_PART_KIND_OF[message.kind],
         version=version(message.version),

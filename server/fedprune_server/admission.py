@@ -51,11 +51,18 @@ class Refusals:
 
 
 class Certified:
-    """The admission of a coordinator with TLS. `refused` is told of everybody who was not let in."""
+    """The admission of a coordinator with TLS. `refused` is told of everybody who was not let in, `let_in` of who was."""
 
     health_is_open = False
 
-    def __init__(self, *, refused: Callable[[str, str], None], now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        refused: Callable[[str, str], None],
+        now: Callable[[], datetime] | None = None,
+        let_in: Callable[[str], None] = lambda peer: None,
+    ) -> None:
+        self._let_in = let_in
         self._refused = refused
         self._now = now or (lambda: datetime.now(UTC))
         self._refusals = Refusals()
@@ -65,11 +72,13 @@ class Certified:
         from its address."""
         self._refusals.check(context.peer())
         try:
-            return self._admitted(method, context)
+            admitted = self._admitted(method, context)
         except FedpruneError as error:
             self._refusals.count(context.peer())
             self._refused(context.peer(), str(error))
             raise
+        self._let_in(context.peer())
+        return admitted
 
     def _admitted(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         certificate = shown(context)

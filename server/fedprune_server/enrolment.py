@@ -26,15 +26,17 @@ from fedprune_server.access import WITHOUT_IDENTITY
 from fedprune_server.admission import Refusals, address_of
 from fedprune_server.authority.office import Office
 from fedprune_server.interceptors import Border, Caller, caller
+from fedprune_server.knocking import Knocks
 from fedprune_server.limits import Limits
 from fedprune_server.tls import Presented
 
 # What a request or an invitation can be long at most, with room to spare.
 MAX_REQUEST_BYTES = 1 << 14
-MAX_CALLS, MAX_ADDRESS_CALLS = 64, 8
+MAX_CALLS, MAX_ADDRESS_CALLS, MAX_CONNECTIONS = 64, 8, 256
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 4),
 )
@@ -50,6 +52,7 @@ class Newcomers:
 
     def __init__(self) -> None:
         self.refusals = Refusals()
+        self.knocks = Knocks()
 
     def admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         """The caller, known by its address only."""
@@ -57,6 +60,7 @@ class Newcomers:
         self.refusals.check(peer)
         if method not in WITHOUT_IDENTITY:
             raise RoleError("nothing but enrolment answers here", party=address_of(peer))
+        self.knocks.let_in(peer)
         return Caller(identity=f"newcomer at {address_of(peer)}", peer=peer)
 
 
@@ -122,7 +126,8 @@ async def listen(office: Office, presented: Presented, address: str, note: Note)
     )
     rpc.add_EnrolmentServicer_to_server(EnrolmentService(office, newcomers.refusals, note), server)
     try:
-        port = server.add_secure_port(address, presented.port_credentials(require_certificate=False))
+        shown = presented.port_credentials(require_certificate=False, begun=newcomers.knocks.begun)
+        port = newcomers.knocks.port = server.add_secure_port(address, shown)
     except RuntimeError as error:
         raise ConfigError(
             "cannot listen for enrolments: the port is in use",

@@ -100,7 +100,7 @@ class Receiving:
         return receipt_message(record)
 
     def _bring(self, intake: Intake, data: bytes) -> None:
-        found, announced = seal(data), wire.seal(intake.begin)
+        found, announced = seal(data), wire.seal(intake.begin, party=intake.member.party)
         if found != announced:
             raise DigestError("the result is not what was announced", seen=found.sha256, expected=announced.sha256)
         self.at("upload-sealed")
@@ -148,7 +148,7 @@ class Receiving:
         return intake
 
     def _check_announcement(self, member: Member, assignment: AssignmentRecord, begin: pb.Begin) -> None:
-        wire.seal(begin)
+        wire.seal(begin, party=member.party)
         wire.metrics(begin, party=member.party)
         if begin.size > self.max_bytes:
             raise LimitError(

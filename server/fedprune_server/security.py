@@ -19,6 +19,7 @@ from fedprune_server.admission import Certified
 from fedprune_server.authority.office import REGISTER, SERVER, Office
 from fedprune_server.enrolment import RenewalService, listen
 from fedprune_server.interceptors import Admission, Claimed
+from fedprune_server.knocking import Knocks
 from fedprune_server.leashes import Leashes
 from fedprune_server.tls import Presented
 
@@ -63,12 +64,17 @@ class Secured:
         if self.office is not None and self.office.can_issue:
             self.office.renew_server(datetime.now(UTC))
         self.presented = Presented(certs / SERVER if (certs / SERVER).is_dir() else certs)
-        self.admission: Admission = Certified(refused=lambda peer, why: note("refused", peer=peer, reason=why))
+        self.knocks = Knocks()
+        self.admission: Admission = Certified(
+            refused=lambda peer, why: note("refused", peer=peer, reason=why), let_in=self.knocks.let_in
+        )
 
     def add_port(self, server: grpc.aio.Server, address: str) -> int:
         """Listen at `address`; gives the port."""
         rpc.add_RenewalServicer_to_server(RenewalService(self.office), server)
-        return server.add_secure_port(address, self.presented.port_credentials(require_certificate=True))
+        shown = self.presented.port_credentials(require_certificate=True, begun=self.knocks.begun)
+        self.knocks.port = server.add_secure_port(address, shown)
+        return self.knocks.port
 
     async def open_enrolment(self, address: str) -> int:
         """Listen for newcomers at HOST:PORT, where certificates are issued; gives the port, 0 where they are not."""

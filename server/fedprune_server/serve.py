@@ -191,7 +191,11 @@ class Server:
         limits = border.limits
         server = grpc.aio.server(
             interceptors=[border],
-            options=SERVER_OPTIONS,
+            # Twice as many connections as clients: a certificate is renewed with a second one beside the first.
+            options=(
+                *SERVER_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", 2 * limits.network.max_clients + SPARE_CALLS),
+            ),
             # A hard stop above our own, which says when to come again; health checks must still get through.
             maximum_concurrent_rpcs=limits.network.max_calls + SPARE_CALLS,
         )

@@ -6,6 +6,7 @@ The files are looked at whenever somebody connects, so a renewed certificate or 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -31,9 +32,17 @@ class Presented:
         self._stamp = self._look()
         self._current = _configuration(Credentials.load(folder))
 
-    def port_credentials(self, *, require_certificate: bool) -> grpc.ServerCredentials:
-        """For a port; with `require_certificate`, callers without a certificate of ours do not get through."""
-        fetch: Any = self._changed  # the published type leaves out None, which says that nothing changed
+    def port_credentials(
+        self, *, require_certificate: bool, begun: Callable[[], None] = lambda: None
+    ) -> grpc.ServerCredentials:
+        """For a port; with `require_certificate`, callers without a certificate of ours do not get through. `begun` is
+        called at the beginning of each handshake, by a thread of gRPC's."""
+
+        def asked() -> grpc.ServerCertificateConfiguration | None:
+            begun()
+            return self._changed()
+
+        fetch: Any = asked  # the published type leaves out None, which says that nothing changed
         return grpc.dynamic_ssl_server_credentials(self._current, fetch, require_certificate)
 
     def _look(self) -> tuple[tuple[int, int], ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from google.protobuf import message as message_errors
 from hypothesis import given
@@ -203,6 +206,12 @@ def test_metrics_are_bounded() -> None:
             wire.metrics(pb.Begin(metrics=bad), party=PARTY)
 
 
+@pytest.mark.parametrize("make", [lambda: pb.Begin(sha256="none"), lambda: pb.PartHeader(sha256="none")])
+def test_a_digest_that_is_none_is_refused_by_the_party_that_sent_it(make: Callable[[], Any]) -> None:
+    with pytest.raises(RemoteError, match=r"client 3: not a SHA-256 in hex \(got 'none'"):
+        wire.seal(make(), party=PARTY)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_that_parse_are_a_value_or_refused(data: bytes) -> None:
     """No exception of another sort escapes from a message that protobuf takes."""
@@ -210,7 +219,7 @@ def test_any_bytes_that_parse_are_a_value_or_refused(data: bytes) -> None:
         (pb.Assignment(), lambda m: wire.assignment(m, party=PARTY)),
         (pb.PartHeader(), lambda m: wire.part(m, party=PARTY)),
         (pb.JoinRequest(), lambda m: wire.schema(m.tensors, party=PARTY)),
-        (pb.Begin(), lambda m: (wire.seal(m), wire.metrics(m, party=PARTY))),
+        (pb.Begin(), lambda m: (wire.seal(m, party=PARTY), wire.metrics(m, party=PARTY))),
     ):
         try:
             message.ParseFromString(data)

@@ -96,7 +96,11 @@ class Stranger:
         async for reply in call:
             if reply.WhichOneof("content") == "header":
                 part = wire.part(reply.header, party="the coordinator")
-                blob = Assembler(wire.seal(reply.header), max_bytes=replica.max_bytes(part), party="the coordinator")
+                blob = Assembler(
+                    wire.seal(reply.header, party="the coordinator"),
+                    max_bytes=replica.max_bytes(part),
+                    party="the coordinator",
+                )
             else:
                 assert part is not None
                 assert blob is not None

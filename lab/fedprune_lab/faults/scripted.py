@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ def look_again_at_once() -> None:
     transport.FIRST_DELAY_S, transport.LONGEST_DELAY_S, transport.LONGEST_JOIN_DELAY_S = 0.05, 0.3, 0.3
 
 
-async def run_all(clients: list[Scripted]) -> None:
+async def run_all(clients: Sequence[Scripted]) -> None:
     """All of them, until the run is over for all; the first error ends them all."""
     try:
         async with asyncio.TaskGroup() as group:
