@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +34,8 @@ from fedprune_lab.paired import Row
 
 TASKS = Path(__file__).parent / "tasks"
 CLIENTS, ROUNDS, SEEDS_ASKED = 10, 100, 10
+# Weights of the MNIST-1D model that can be pruned, each of which has a score.
+SCORED = 40 * 256 + 256 * 128
 BASE = f"""
 [run]
 rounds = {ROUNDS}
@@ -50,7 +53,8 @@ held_out = 0.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """A run file's keys, and what is asked of the run: at most `loses` points less than `against`, at least `raw` times
-    fewer bytes than four for each parameter, at most `share` of the bytes that `of` moved."""
+    fewer bytes than four for each parameter, at most `share` of the bytes that `of` moved. A mask that is `frozen` before
+    the first round, by scores from data or without, has its share by `_frozen_share`."""
 
     keys: tuple[str, ...] = ()
     task: str = "signals"
@@ -59,6 +63,7 @@ class Method:
     raw: float | None = None
     share: float | None = None
     of: str = ""
+    frozen: Literal["", "scores", "no scores"] = ""
 
     @property
     def config(self) -> tuple[str, ...]:
@@ -84,9 +89,11 @@ METHODS: dict[str, Method] = {
     "regrow-gradient": Method(keys=(*REGROW, 'pruning.regrow="gradient"'), against="dense"),
     "regrow-votes": Method(keys=(*REGROW, 'pruning.regrow="votes"'), against="dense"),
     "regrow-posterior": Method(keys=(*REGROW, 'pruning.regrow="posterior"'), against="regrow-gradient", loses=0),
-    "init-snip": Method(keys=(*INIT, 'pruning.method="snip"'), against="dense", of="dense"),
-    "init-synflow": Method(keys=(*INIT, 'pruning.method="synflow"'), against="dense", of="dense"),
-    "init-random": Method(keys=(*INIT, 'pruning.method="random"', 'pruning.spread="erk"'), against="dense", of="dense"),
+    "init-snip": Method(keys=(*INIT, 'pruning.method="snip"'), against="dense", of="dense", frozen="scores"),
+    "init-synflow": Method(keys=(*INIT, 'pruning.method="synflow"'), against="dense", of="dense", frozen="no scores"),
+    "init-random": Method(
+        keys=(*INIT, 'pruning.method="random"', 'pruning.spread="erk"'), against="dense", of="dense", frozen="no scores"
+    ),
     "digits-dense": Method(task="pictures"),
     "digits-0.02": Method(task="pictures", keys=("pruning.density=0.02",), against="digits-dense", loses=2),
 }
@@ -192,11 +199,13 @@ def _cells(name: str, found: dict[str, dict[int, Row]]) -> list[str]:
     method, rows = METHODS[name], list(found[name].values())
     lost = paired.lost(_accuracies(found[name]), _accuracies(found.get(method.against, {})))
     raw = mean(row["raw"] for row in rows)
-    part = _part(found[name], found.get(method.of or "dense", {}))
+    dense = found.get(method.of or "dense", {})
+    part = _part(found[name], dense)
+    share = _frozen_share(method, found[name], dense) if method.frozen else method.share
     held = [
         *([100 * lost.mean <= method.loses] if method.loses is not None and lost is not None else []),
         *([raw >= method.raw] if method.raw else []),
-        *([part <= method.share] if method.share and part is not None else []),
+        *([part <= share] if share and part is not None else []),
     ]
     return [
         name,
@@ -211,9 +220,23 @@ def _cells(name: str, found: dict[str, dict[int, Row]]) -> list[str]:
         times(raw),
         times(method.raw) if method.raw else "",
         f"{part:.2%}" if part is not None else "",
-        f"{method.share:.0%}" if method.share else "",
+        f"{share:.2%}" if share else "",
         _verdict(held, len(rows)),
     ]
+
+
+def _frozen_share(method: Method, rows: dict[int, Row], dense: dict[int, Row]) -> float | None:
+    """What a run under one mask may move, as a share of the dense run: 1.05 times the part of the weights that is left, a
+    mask for each client, a kilobyte a round and direction; and where the mask needs scores, for each client the dense
+    model once and a byte for each weight."""
+    allowed, moved = 0.0, 0.0
+    for seed in rows.keys() & dense.keys():
+        whole = dense[seed]["up"] + dense[seed]["down"]
+        scores = dense[seed]["down"] / ROUNDS + CLIENTS * SCORED if method.frozen == "scores" else 0.0
+        mask = rows[seed]["ledger"].get("mask", (0, 0))[1]
+        allowed += 1.05 * rows[seed]["q"] * whole + mask + 2 * 1000 * CLIENTS * ROUNDS + scores
+        moved += whole
+    return allowed / moved if moved else None
 
 
 def _verdict(held: list[bool], seeds: int) -> str:

@@ -1,9 +1,9 @@
 """Clients that hold a part of the model each, against all of them holding the smallest: `python bench/levels.py --seeds 1-3`.
 
 MNIST-1D on an MLP of 44,682 parameters, ten clients of lopsided data, 100 rounds. `levels`: two clients each at 0.05,
-0.1, 0.2, 0.5 and 1 of the prunable weights, cut from one ranking. `smallest`: all ten at 0.05, from the same
-ranking, before the first round and from then on. `pruned`: a dense model that is pruned to 0.05 gradually, which
-clients at 0.05 could not carry. Accuracy is the mean of the last five rounds on test data.
+0.1, 0.2, 0.5 and 1 of the prunable weights. `smallest`: all ten at 0.05 by the same ranking, from before the first round
+on; `smallest-snip`: by the clients' SNIP scores of the first model. `pruned`: a dense model that is pruned to 0.05
+gradually, which clients at 0.05 could not carry. Accuracy is the mean of the last five rounds on test data.
 
 Bytes are those of each client's ledger over the last 20 rounds, messages and all, which no new mask disturbs: by how much
 they differ from the bytes of the clients at 1, times the share of the model that a client holds. Each finished run is
@@ -55,7 +55,8 @@ KEYS = {
         f"pruning.levels={list(LEVELS)}",
         "clients.densities={" + ", ".join(f'"{name}" = {density}' for name, density in BY_HAND.items()) + "}",
     ),
-    "smallest": ("pruning.levels=[0.05]", 'clients.densities={"*" = 0.05}'),
+    "smallest": ("pruning.density=0.05", 'pruning.schedule="init"', 'pruning.spread="lamp"'),
+    "smallest-snip": ("pruning.density=0.05", 'pruning.schedule="init"', 'pruning.method="snip"'),
     "pruned": ("pruning.density=0.05",),
 }
 

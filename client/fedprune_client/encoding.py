@@ -12,7 +12,7 @@ from fedprune.codec import encode_update
 from fedprune.errors import LocalError
 from fedprune.feedback import Memory, caught_up, codec_plan, compress, is_compressed
 from fedprune.mask import Mask
-from fedprune.score_frames import encode_growth, encode_scores
+from fedprune.score_frames import encode_growth, encode_proposal, encode_scores
 from fedprune_client.replica import Replica
 from fedprune_client.residual import Belonging, ResidualFile
 from fedprune_client.scoring import Scored
@@ -48,7 +48,10 @@ def encode(assignment: Assignment, replica: Replica, weights: Mapping[str, Array
 
 
 def encode_scored(assignment: Assignment, mask: Mask, scored: Scored) -> bytes:
-    """Encode scores, or votes on what to grow, as the assignment's plan says; nothing is kept of what is left out."""
+    """Encode scores, or votes on what to grow, as the assignment's plan says, or a mask; nothing is kept of what is left
+    out."""
+    if scored.proposed is not None:
+        return encode_proposal(scored.proposed, mask)
     if scored.scores is not None:
         return encode_scores(scored.scores, mask, assignment.plan, assignment.version)
     assert scored.grown is not None

@@ -23,6 +23,7 @@ from fedprune.mask import Indices, Mask
 from fedprune.pruning.accumulate import FORMULAS, GradientScore, over_rows, wanda
 from fedprune.pruning.regrowth import largest_dead
 from fedprune.pruning.scores import FROM_CLIENTS
+from fedprune.pruning.votes import propose
 from fedprune.task import UserCode
 from fedprune.torch import load_arrays, seeded
 from fedprune.work import ScoreWork
@@ -37,12 +38,13 @@ Stop = Callable[[], bool]
 class Scored:
     """`scores` by prunable tensor, of its shape, the larger the more important. With `ScoreWork.grow` there is `grown`
     in their place: by tensor the flat positions, ascending, of the largest gradients among the pruned weights, and in
-    `gradients` their values, sign included (mean over the examples)."""
+    `gradients` their values, sign included (mean over the examples). With `ScoreWork.keep` there is the mask `proposed`."""
 
     examples: int
     scores: Mapping[str, Floats] | None = None
     grown: Mapping[str, Indices] | None = None
     gradients: Mapping[str, Floats] | None = None
+    proposed: Mask | None = None
 
 
 def score(
@@ -53,7 +55,10 @@ def score(
     _check(work, mask)
     load_arrays(trainer.model, trainer.schema, weights)
     with seeded(work.seed):
-        return _by_gradient(trainer, mask, work, stop) if work.method in FORMULAS else _by_activity(trainer, work, stop)
+        by = _by_gradient(trainer, mask, work, stop) if work.method in FORMULAS else _by_activity(trainer, work, stop)
+    if not work.keep or by is None or by.scores is None:
+        return by
+    return Scored(examples=by.examples, proposed=propose(by.scores, mask, work.keep, method=work.method))
 
 
 def _check(work: ScoreWork, mask: Mask) -> None:

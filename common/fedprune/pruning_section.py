@@ -77,6 +77,11 @@ class PruningSection(Section):
     """Fewest weights a prunable tensor keeps."""
     floor_share: ShareOrZero = 0.005
     """Smallest share of its weights a prunable tensor keeps."""
+    merge: Literal["scores", "union", "majority", "intersection", "quorum"] = "scores"
+    """What becomes one of scores that need data: their mean, by which the coordinator ranks; or masks that the clients
+    propose by their own: what any, half, all or the share `quorum` of the examples want is pruned back to the budget by size."""
+    quorum: Share = 0.5
+    """For merge "quorum": share of the examples that must want a weight."""
     levels: Levels = ()
     """Densities that clients may have: each holds, trains and sends as much of the model as it can carry within
     `clients.deadline_s`, or as `clients.densities` says. The masks are nested, and cut anew every `every` rounds until
@@ -121,6 +126,19 @@ class PruningSection(Section):
             raise KeyProblem("budget", f"budget and {other} contradict each other; keep the one you mean")
         if "flops" in self.budget and self.allowance is not None:
             raise KeyProblem("budget", "steps on approval go by weights; state the budget as keep or parameters")
+        return self
+
+    @model_validator(mode="after")
+    def _mergeable(self) -> Self:
+        if self.merge == "scores":
+            return self
+        if self.method in DATA_FREE:
+            raise KeyProblem(
+                "merge", f"clients propose masks by scores of their own data, which {self.method!r} is not"
+            )
+        other = "schedule" if self.schedule == "regrow" else "layers" if self.layers else ""
+        if other or "flops" in self.budget:
+            raise KeyProblem(other or "budget", "proposed masks are counted in weights, of all or of each tensor")
         return self
 
     @property

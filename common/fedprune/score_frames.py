@@ -1,8 +1,9 @@
-"""What clients find out about weights, as frames of the codec: scores of those alive, votes for those pruned.
+"""What clients find out about weights, as frames of the codec: scores of those alive, votes for those pruned, and masks.
 
 Both are updates over the prunable tensors alone, float32 whatever the model holds, so that no second format has to be
 specified, limited and attacked: scores travel on the mask, votes on its complement, where only what is asked for is
-not zero. Under a ternary plan a vote says where, and nothing else.
+not zero. Under a ternary plan a vote says where, and nothing else. A mask that a client proposes is a mask set against
+the one in force.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedprune.codec import Content, Limits, Packed, Plan, UpdateReader, encode_update
+from fedprune.codec import (
+    Content,
+    Limits,
+    Packed,
+    Plan,
+    UpdateReader,
+    decode_mask_set,
+    encode_mask_set,
+    encode_update,
+)
 from fedprune.errors import DecodeError, VersionError
 from fedprune.mask import Indices, Mask
 from fedprune.tensor import Schema, TensorSpec, Version
@@ -64,6 +74,17 @@ def read_growth(data: memoryview, mask: Mask, version: Version) -> tuple[dict[st
         voted = packed.values != 0
         places[spec.name], gradients[spec.name] = at[voted], packed.values[voted].astype(np.float32, copy=False)
     return places, gradients
+
+
+def encode_proposal(proposed: Mask, mask: Mask) -> bytes:
+    """A mask that a client proposes, as what it changes of `mask`."""
+    return encode_mask_set(proposed, base=mask)
+
+
+def read_proposal(data: memoryview, mask: Mask) -> Mask:
+    """The mask in a frame, under the version after that of `mask`. Raises `RemoteError` where there is none."""
+    limits = Limits.of_mask(mask.schema)
+    return decode_mask_set(data, schema=mask.schema, version=mask.version + 1, base=mask, limits=limits)
 
 
 class Whole(Mapping[str, NDArray[Any]]):

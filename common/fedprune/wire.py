@@ -163,6 +163,7 @@ def _score_message(work: ScoreWork, plan: UploadPlan) -> pb.Score:
         seed=work.seed,
         plan=plan_message(plan),
         grow=work.grow,
+        keep=work.keep,
     )
 
 
@@ -219,6 +220,7 @@ def _score(message: pb.Score) -> ScoreWork:
         batch_size=message.batch_size,
         seed=message.seed,
         grow=tuple(message.grow),
+        keep=tuple(message.keep),
     )
 
 

@@ -73,15 +73,20 @@ class EvaluateWork:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreWork:
     """Importance scores from local data. `grow` is empty, or holds one number for each prunable tensor: send only
-    the positions of that many of the largest scores among its pruned weights. `batches` 0 means: all of them."""
+    the positions of that many of the largest scores among its pruned weights. `keep` is empty, or says how many weights
+    the mask that the client proposes in place of scores has alive: of each prunable tensor, or, one number alone, of all
+    together. `batches` 0 means: all of them."""
 
     method: str
     batches: int = 0
     batch_size: int = 32
     seed: int = 0
     grow: tuple[int, ...] = ()
+    keep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _check(all(n >= 0 for n in self.keep), "keep", self.keep, "counts of 0 or more")
+        _check(not (self.keep and self.grow), "keep", self.keep, "none where something is to grow")
         _check(bool(self.method), "method", repr(self.method), "the name of a score")
         _check(self.batches >= 0, "batches", self.batches, "0 or more")
         _check(all(n >= 0 for n in self.grow), "grow", self.grow, "counts of 0 or more")

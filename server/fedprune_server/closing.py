@@ -194,8 +194,9 @@ class Closing:
             next_mask_version=self.versions.latest.newest_mask + 1,
             scores=heard.scores,
             growth=heard.growth,
+            ballots=heard.ballots,
         )
-        return proposal, ()
+        return proposal, _disagreement(proposal)
 
     def _accepted(self, receipt: ReceiptRecord, before: Prepared) -> FoldInput:
         mask = self._mask_of(receipt) if before.levels else before.mask
@@ -220,6 +221,14 @@ class Closing:
     def _reader(self, data: memoryview, before: Prepared, mask: Mask) -> UpdateReader:
         limits = Limits.of_update(self.schema, mask)
         return UpdateReader(data, schema=self.schema, mask=mask, base=before.arrays, limits=limits)
+
+
+def _disagreement(proposal: Proposal | None) -> tuple[str, ...]:
+    """A sentence where the clients' masks have little in common: most of what they want together goes by size then."""
+    if proposal is None or proposal.merged_density is None:
+        return ()
+    merged, target = proposal.merged_density, proposal.target_density
+    return (f"the clients' masks do not agree: merged they keep {merged:.3g} of the weights, the budget {target:.3g}",)
 
 
 def average(receipts: Sequence[ReceiptRecord], metrics: Sequence[dict[str, float]]) -> Score | None:

@@ -74,6 +74,8 @@ def pruning_plan(config: RunConfig, schema: Schema, cost: Cost | None = None) ->
         regrow=pruning.regrow,
         exchange=pruning.exchange,
         levels=pruning.levels,
+        merge=None if pruning.merge == "scores" else pruning.merge,
+        quorum=pruning.quorum,
     )
 
 
@@ -172,6 +174,7 @@ def score_work(config: RunConfig, need: Need, *, round_: int, shard: int) -> Sco
         batch_size=config.training.batch_size,
         seed=derive_seed(config.run.seed, "scores", round_, shard),
         grow=tuple(need.grow.values()),
+        keep=need.keep,
     )
 
 

@@ -10,7 +10,7 @@ whether a proposal was good is for the controller to judge.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,13 @@ Weights = Mapping[str, NDArray[np.generic]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """What the clients must compute before `propose` can answer: scores by `method`, whole; or, where `grow` is not
-    empty, the indices of that many of the largest among the dead weights of each layer, with their values or not."""
+    empty, the indices of that many of the largest among the dead weights of each layer, with their values or not; or,
+    where `keep` is not empty, a mask of so many weights of each layer, or of all (one number)."""
 
     method: str
     grow: Mapping[str, int] = field(default_factory=dict)
     values: bool = True
+    keep: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class Proposal:
     explanation: tuple[LayerDecision, ...]
     target_density: float
     realised_density: float
+    # How dense the merge of the clients' masks was before it was pruned back, where that is far above the target.
+    merged_density: float | None = None
 
     @property
     def floor_trimmed(self) -> int:
@@ -106,7 +110,8 @@ class Pruner:
     def needs(self, *, round: int, mask: Mask) -> Need | None:
         """What clients must send before `propose` for `round`; None in most rounds. `mask` is the one in force."""
         if round in self._densities and self.plan.method in FROM_CLIENTS:
-            return Need(method=self.plan.method)
+            keep = self._budget(self._densities[round], mask) if self.plan.merge else ()
+            return Need(method=self.plan.method, keep=tuple(share.keep for share in keep))
         if round in self._exchanges:
             counts = self._counts(round, mask)
             return Need(method="gradient", grow=counts, values=self.plan.regrow == "gradient")
@@ -121,14 +126,26 @@ class Pruner:
         next_mask_version: int,
         scores: Mapping[str, Scores] | None = None,
         growth: Sequence[GrowthVote] = (),
+        ballots: Sequence[Ballot] = (),
     ) -> Proposal | None:
         """The mask to commit with round `round` (counted from 1; 0: with the first weights), or None when the schedule
         asks for nothing.
 
-        `weights` is the aggregate of the round, name -> array of the tensor's shape; `scores` and `growth` (checked)
-        are what `needs` asked for. Where the floors hold everything that was to go, the proposal still comes, so that
+        `weights` is the aggregate of the round, name -> array of the tensor's shape; `scores`, `growth` and `ballots`
+        (checked) are what `needs` asked for. Where the floors hold everything that was to go, the proposal still comes, so that
         nobody takes a step that did nothing for one not taken.
         """
+        if round in self._densities and self.plan.merge:
+            density = self._densities[round]
+            return self.merge(
+                ballots,
+                self.plan.merge,
+                round=round,
+                weights=weights,
+                mask=mask,
+                next_mask_version=next_mask_version,
+                shares=self._budget(density, mask),
+            )
         if round in self._densities:
             return self.bring(
                 self._densities[round],
@@ -168,15 +185,31 @@ class Pruner:
             self.beliefs.observe(mask, magnitudes(mask.schema, weights), clients, core)
 
     def merge(
-        self, ballots: Sequence[Ballot], rule: str, *, round: int, weights: Weights, mask: Mask, next_mask_version: int
+        self,
+        ballots: Sequence[Ballot],
+        rule: str,
+        *,
+        round: int,
+        weights: Weights,
+        mask: Mask,
+        next_mask_version: int,
+        shares: Sequence[Share] | None = None,
     ) -> Proposal:
-        """The clients' own masks (checked) made one by `rule`, then pruned back, layer by layer, to the counts of
-        `mask` by |w|: what FedDST's server does (Bibikar et al. 2022)."""
-        merged = merge(ballots, rule, self.plan.floors, next_mask_version)
-        shares = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in mask.alive.items()]
-        ranked = magnitudes(mask.schema, weights)
-        chosen = select(ranked, merged.mask, shares, self.plan.floors, next_mask_version, score="magnitude")
-        return _proposal(round, chosen, mask.density)
+        """The clients' own masks (checked) made one by `rule`, then pruned back to `shares` by |w|; without them, layer by
+        layer, to the counts of `mask`: what FedDST's server does (Bibikar et al. 2022)."""
+        merged = merge(ballots, rule, self.plan.floors, next_mask_version, quorum=self.plan.quorum)
+        counts = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in mask.alive.items()]
+        target = mask.density if shares is None else sum(share.keep for share in shares) / mask.size
+        ranked, floors = magnitudes(mask.schema, weights), self.plan.floors
+        chosen = select(ranked, merged.mask, shares or counts, floors, next_mask_version, score="magnitude")
+        disagreed = merged.mask.density if merged.densified(target) else None
+        return replace(_proposal(round, chosen, target), merged_density=disagreed)
+
+    def _budget(self, density: float, mask: Mask) -> Sequence[Share]:
+        """What clients may propose, and what is left of their masks."""
+        shares = budget(self.plan, density, mask.schema, self.cost)
+        assert not isinstance(shares, CostShare), "proposals are counted in weights: the plan was checked"
+        return shares
 
     def cuts(self, round: int) -> bool:
         """Whether the masks of clients that hold a part of the model are cut anew after this round, its mask changed or
@@ -185,10 +218,8 @@ class Pruner:
 
     def cut(self, *, weights: Weights, mask: Mask, first_version: int) -> Mapping[float, Mask]:
         """The masks of clients that hold a part of `mask`, by level, under versions from `first_version` on: nested, by one
-        global rank of |w|."""
-        ranked = magnitudes(mask.schema, weights)
-        if self.plan.spread == "lamp":
-            ranked = {n: lamp(s, mask.alive[n]) for n, s in ranked.items()}
+        global rank of LAMP scores: by |w| alone the small levels would starve the layers whose weights are small."""
+        ranked = {n: lamp(s, mask.alive[n]) for n, s in magnitudes(mask.schema, weights).items()}
         return nested_masks(ranked, mask, self.plan.levels, self.plan.floors, first_version)
 
     def _select(

@@ -15,7 +15,8 @@ from fedprune.mask import Mask
 from fedprune.pruning.floors import Scores
 from fedprune.pruning.regrowth import GrowthVote
 from fedprune.pruning.scores import ClientScores, combine
-from fedprune.score_frames import read_growth, read_scores
+from fedprune.pruning.votes import Ballot
+from fedprune.score_frames import read_growth, read_proposal, read_scores
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import ScoreWork
@@ -30,10 +31,11 @@ def assignment_of(record: AssignmentRecord) -> Assignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What the clients answered to a `Need`: scores by tensor, or votes on what to grow."""
+    """What the clients answered to a `Need`: scores by tensor, votes on what to grow, or masks."""
 
     scores: dict[str, Scores] | None = None
     growth: tuple[GrowthVote, ...] = ()
+    ballots: tuple[Ballot, ...] = ()
 
 
 def check(record: AssignmentRecord, data: memoryview, mask: Mask, *, examples: int) -> None:
@@ -41,7 +43,9 @@ def check(record: AssignmentRecord, data: memoryview, mask: Mask, *, examples: i
     work = assignment_of(record).work
     if not isinstance(work, ScoreWork):
         raise LocalError("an assignment of another kind", seen=type(work).__name__, expected="ScoreWork")
-    if work.grow:
+    if work.keep:
+        _ballot(record.client, examples, data, mask).check(mask, work.keep)
+    elif work.grow:
         counts = dict(zip(mask.alive, work.grow, strict=True))
         _vote(record.client, examples, data, mask, record.version).check(mask, counts)
     else:
@@ -50,6 +54,9 @@ def check(record: AssignmentRecord, data: memoryview, mask: Mask, *, examples: i
 
 def hear(receipts: Sequence[ReceiptRecord], store: Store, need: Need, mask: Mask, version: Version) -> Heard:
     """Read the accepted results, in the order of their clients. At least one."""
+    if need.keep:
+        opened = [(r.client, r.examples, store.blobs.open(r.sha256), mask) for r in receipts]
+        return Heard(ballots=tuple(_ballot(*ballot) for ballot in opened))
     frames = [(r.client, r.examples, store.blobs.open(r.sha256), mask, version) for r in receipts]
     if need.grow:
         return Heard(growth=tuple(_vote(*frame, values=need.values) for frame in frames))
@@ -61,6 +68,10 @@ def _vote(
 ) -> GrowthVote:
     places, gradients = read_growth(data, mask, version)
     return GrowthVote(client=client, examples=examples, indices=places, gradients=gradients if values else None)
+
+
+def _ballot(client: int, examples: int, data: memoryview, mask: Mask) -> Ballot:
+    return Ballot(client=client, examples=examples, mask=read_proposal(data, mask))
 
 
 def _scores(client: int, examples: int, data: memoryview, mask: Mask, version: Version) -> ClientScores:

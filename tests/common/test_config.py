@@ -68,6 +68,11 @@ def test_whole_numbers_serve_as_shares() -> None:
         ("[network]\naddress = 'h:70000'", "'h:70000' is not HOST:PORT"),
         (f"[network]\nchunk_bytes = {MAX_CHUNK_BYTES + 1}", "[network] chunk_bytes"),
         ("[clients]\ndensities = {a = 0.1}", "{'a': 0.1} are not among pruning.levels = []"),
+        ("[pruning]\nmerge = 'union'", "which 'magnitude' is not"),
+        ("[pruning]\nmerge = 'loudest'", "expected 'scores', 'union', 'majority', 'intersection' or 'quorum'"),
+        ("[pruning]\nmethod = 'snip'\nmerge = 'union'\nschedule = 'regrow'", "line 4: [pruning] schedule"),
+        ("[pruning]\nmethod = 'snip'\nmerge = 'union'\ndensity = 0.5\nlayers = {a = 0.1}", "of all or of each tensor"),
+        ("[pruning]\nmethod = 'snip'\nmerge = 'union'\nbudget = {flops = 9}", "line 4: [pruning] budget"),
         ("[pruning]\nlevels = [0.0, 1.0]", "[pruning] levels"),
         ("[pruning]\nlevels = [0.1]\n[compression]\ndown = 'int8'", "lossless or raw with pruning.levels"),
         (

@@ -23,6 +23,8 @@ from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork, Up
         (EvaluateWork, {"batch_size": 0}),
         (ScoreWork, {"method": ""}),
         (ScoreWork, {"method": "gradient", "grow": (-1,)}),
+        (ScoreWork, {"method": "snip", "keep": (-1,)}),
+        (ScoreWork, {"method": "gradient", "grow": (1,), "keep": (1,)}),
         (ReestimateWork, {"batches": -1}),
         (UploadPlan, {"top": 0.0}),
         (UploadPlan, {"momentum": 1.0}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,58 @@ async def test_votes_are_smaller_than_gradients_and_both_than_scores(tmp_path: P
     assert sizes["votes"] < sizes["gradient"] < sizes["whole"]
 
 
+MERGE = (
+    "pruning.method='taylor'",
+    "pruning.density=0.3",
+    "pruning.schedule='once'",
+    "pruning.start=0.3",
+    "pruning.end=1.0",
+    "pruning.floor=2",
+)
+
+
+async def test_masks_that_clients_propose_are_merged_and_pruned_back(tmp_path: Path) -> None:
+    found: dict[str, float] = {}
+    for rule in ("union", "majority", "quorum", "intersection"):
+        folder = tmp_path / rule
+        link, seen = watching()
+        federation = Federation(
+            folder, task_file(folder), [run_file(*MERGE, f"pruning.merge='{rule}'", "pruning.quorum=0.9")]
+        )
+        assert await federation.run(link=link)
+        found[rule] = federation.report.final.density
+        assert [r.clients_counted for r in federation.rounds] == [3, 3, 3]
+        # A mask is at most a bit a weight, and little around it.
+        proposals = [begin.size for begin in seen if not begin.metrics]
+        assert len(proposals) == 3
+        assert max(proposals) < 528 / 8 + 150
+        disagrees = any("the clients' masks do not agree" in w for w in federation.rounds[0].warnings)
+        assert disagrees == (rule == "union")
+    assert found["union"] == pytest.approx(0.3, abs=0.01)
+    assert found["union"] >= found["majority"] >= found["quorum"] >= found["intersection"] > 0.1
+    assert found["majority"] > found["intersection"]
+
+
+async def test_a_client_that_proposes_more_than_its_share_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, lies = encoding.encode_scored, list[int]()
+
+    def lie(assignment: Any, mask: Mask, scored: Scored) -> bytes:
+        if not lies or lies[0] == assignment.assignment_id:
+            lies.append(assignment.assignment_id)
+            scored = replace(scored, proposed=replace(mask, version=mask.version + 1))
+        return honest(assignment, mask, scored)
+
+    monkeypatch.setattr("fedprune_client.worker.encode_scored", lie)
+    keys = (*MERGE, "pruning.merge='majority'", "pruning.schedule='init'")
+    federation = Federation(tmp_path, task_file(tmp_path), [run_file(*keys)])
+    assert await federation.run()
+    assert any("more than its share" in said for said in federation.said)
+    assert [r.clients_counted for r in federation.rounds] == [3, 3, 3]
+    assert federation.report.final.density <= 0.31
+
+
 def watching() -> tuple[Callable[[str, str, Callable[[str], None]], Link], list[pb.Begin]]:
     seen: list[pb.Begin] = []
 
@@ -182,10 +235,13 @@ async def test_a_run_whose_first_model_nobody_can_score_fails_and_says_why(tmp_p
     assert "not finite" in reason
 
 
+MERGED = (*MERGE, "pruning.merge='majority'")
 POSTERIOR = (*REGROW, "pruning.regrow='posterior'")
 
 
-@pytest.mark.parametrize(("keys", "receipts"), [(SNIP, 1), (POSTERIOR, 1), (POSTERIOR, 8), (POSTERIOR, 14)])
+@pytest.mark.parametrize(
+    ("keys", "receipts"), [(SNIP, 1), (MERGED, 2), (POSTERIOR, 1), (POSTERIOR, 8), (POSTERIOR, 14)]
+)
 async def test_a_run_that_is_cut_off_ends_with_the_same_model(
     tmp_path: Path, keys: tuple[str, ...], receipts: int
 ) -> None:

@@ -13,7 +13,7 @@ from fedprune.pruning import Floors, PruningPlan, keep_count
 from fedprune.pruning.plan import METHODS
 from fedprune.pruning.regrowth import GrowthVote
 from fedprune.pruning.scores import FROM_CLIENTS
-from fedprune.pruning.votes import Ballot
+from fedprune.pruning.votes import Ballot, propose
 from fedprune.tensor import Role, Schema, TensorSpec
 from fedprune_server.pruner import Need, Proposal, Pruner
 
@@ -287,3 +287,24 @@ def test_merged_masks_are_pruned_back_to_the_budget() -> None:
     assert [layer.after for layer in merged.explanation] == [int(b.sum()) for b in ballots[0].mask.alive.values()]
     union = sum(layer.before for layer in merged.explanation) / SIZE
     assert union == pytest.approx(1 - 0.9**5, abs=0.02)
+
+
+@pytest.mark.parametrize(("spread", "count"), [("global", 1), ("erk", 2)])
+def test_clients_are_asked_for_masks_of_what_the_step_leaves(spread: str, count: int) -> None:
+    plan = PruningPlan(density=0.3, method="taylor", schedule="init", merge="union", spread=spread)
+    pruner, full = Pruner(plan, 40), Mask.full(DEMO)
+    pruner.check(DEMO)
+    need = pruner.needs(round=0, mask=full)
+    assert need is not None
+    assert len(need.keep) == count
+    assert sum(need.keep) == pytest.approx(keep_count(0.3, SIZE), abs=1)
+    ballots = [
+        Ballot(client=k, examples=9, mask=propose(scores_of(k), full, need.keep, method="taylor")) for k in range(4)
+    ]
+    proposal = pruner.propose(round=0, weights=weights_of(0), mask=full, next_mask_version=1, ballots=ballots)
+    assert proposal is not None
+    assert proposal.mask.alive_count == sum(need.keep)
+    assert proposal.merged_density == pytest.approx(1 - 0.7**4, abs=0.05)
+    agreed = pruner.propose(round=0, weights=weights_of(0), mask=full, next_mask_version=1, ballots=ballots[:1])
+    assert agreed is not None
+    assert agreed.merged_density is None

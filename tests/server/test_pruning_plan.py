@@ -54,6 +54,12 @@ def test_every_key_arrives() -> None:
     )
 
 
+def test_whose_mask() -> None:
+    assert plan_of("density = 0.1\nlevels = [0.05, 1.0]").levels == (0.05, 1.0)
+    merged = plan_of('density = 0.1\nmethod = "snip"\nmerge = "quorum"\nquorum = 0.3')
+    assert (merged.merge, merged.quorum) == ("quorum", 0.3)
+
+
 def test_stages_and_thresholds() -> None:
     staged = plan_of('density = 0.1\nschedule = "staged"\nstages = [[0, 0.5], [0.25, 0.1]]')
     assert Pruner(staged, 40).steps == (Step(round=0, density=0.5), Step(round=10, density=0.1))

@@ -31,6 +31,7 @@ SPREADS = ("global", "uniform", "erk", "lamp")
 MEASURES = ("weights", "cost")
 THRESHOLDS = ("absolute", "mean")
 REGROWS = ("votes", "gradient", "posterior")
+MERGES = ("union", "majority", "intersection", "quorum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class PruningPlan:
       posteriors with `gamma` and `rate`.
     - `threshold` replaces the density: ("absolute", t) keeps |w| >= t, ("mean", f) keeps |w| >= f * mean |w| by layer.
     - `levels`: densities of clients that hold a part of the mask, cut anew every `every` rounds until `end`.
+    - `merge`: the clients propose masks, and the rule makes one of them: "union", "majority", "intersection" or, of the
+      share `quorum`, "quorum".
     - `recovery_rounds`: least number of rounds of steady state after the last change of the mask.
     """
 
@@ -69,12 +72,15 @@ class PruningPlan:
     gamma: float = 0.5
     rate: float = 10.0
     levels: tuple[float, ...] = ()
+    merge: str | None = None
+    quorum: float = 0.5
 
     def __post_init__(self) -> None:
         self._check_names()
         self._check_numbers()
         self._check_stages()
         self._check_agreement()
+        self._check_merge()
 
     @property
     def prunes(self) -> bool:
@@ -128,6 +134,19 @@ class PruningPlan:
             raise _wrong("stages", self.stages, "later and later shares of the rounds, lower and lower densities")
         if self.stages and densities[-1] != self.density:
             raise _contradiction("stages", self.stages, "density", self.density)
+
+    def _check_merge(self) -> None:
+        if self.merge is None:
+            return
+        if self.merge not in MERGES or not 0.0 < self.quorum <= 1.0:
+            raise _wrong("merge", (self.merge, self.quorum), f"{' | '.join(MERGES)}, a share above 0")
+        if self.method in ("magnitude", "random", "synflow"):
+            # Clients that hold the same weights would all propose the same mask.
+            raise _contradiction("merge", self.merge, "method", self.method)
+        for key, usual in (("schedule", None), ("measure", "weights"), ("layers", ()), ("levels", ())):
+            value = getattr(self, key)
+            if value == "regrow" or (usual is not None and value != usual):
+                raise _contradiction("merge", self.merge, key, value)
 
     def _check_agreement(self) -> None:
         if self.threshold is not None:

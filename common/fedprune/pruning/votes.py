@@ -16,12 +16,30 @@ from numpy.typing import NDArray
 from fedprune.errors import LocalError, UpdateError
 from fedprune.mask import Mask
 from fedprune.pruning.floors import Floors, Scores
+from fedprune.pruning.scores import within_rows
 from fedprune.pruning.selection import Share, select
-from fedprune.tensor import Schema
 
 # The share of the examples that must want a weight alive; "quorum" is given by the run.
 RULES: dict[str, float | None] = {"union": 0.0, "majority": 0.5, "intersection": 1.0, "quorum": None}
 ALARM = 1.2
+
+
+def shares_of(keep: Sequence[int], names: Sequence[str]) -> tuple[Share, ...]:
+    """The budget of a proposal: one count for each layer, or one alone for all of them together. Raises `LocalError`
+    for another number of counts."""
+    if len(keep) == 1:
+        return (Share(names=tuple(names), keep=keep[0]),)
+    if len(keep) != len(names):
+        raise LocalError("a budget for other layers", seen=f"{len(keep)} counts", expected=f"1 or {len(names)}")
+    return tuple(Share(names=(name,), keep=count) for name, count in zip(names, keep, strict=True))
+
+
+def propose(scores: Mapping[str, Scores], mask: Mask, keep: Sequence[int], *, method: str) -> Mask:
+    """The mask that a client asks for: within `mask`, the largest of its own scores. Floors are for the merge."""
+    ranked = {n: within_rows(s, mask.alive[n]) for n, s in scores.items()} if method == "wanda" else scores
+    shares = shares_of(keep, tuple(mask.alive))
+    free = Floors(weights=0, share=0.0, connect=False)
+    return select(ranked, mask, shares, free, mask.version + 1, score=method).mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +50,24 @@ class Ballot:
     examples: int
     mask: Mask
 
-    def check(self, schema: Schema) -> None:
-        """Raise `UpdateError`, naming the client, where this is no vote on this model's masks."""
+    def check(self, mask: Mask, keep: Sequence[int]) -> None:
+        """Raise `UpdateError`, naming the client, where this is no proposal of `keep` weights within `mask`."""
         party = f"client {self.client}"
         if self.examples < 1:
             raise UpdateError("a mask without examples behind it", party=party, seen=self.examples)
-        if self.mask.schema.digest != schema.digest:
+        if self.mask.schema.digest != mask.schema.digest:
             raise UpdateError("a mask of another model", party=party)
+        if not self.mask.within(mask):
+            raise UpdateError("it proposes weights that are pruned", party=party)
+        for share in shares_of(keep, tuple(mask.alive)):
+            kept = sum(int(np.count_nonzero(self.mask.alive[name])) for name in share.names)
+            if kept > share.keep:
+                raise UpdateError(
+                    f"it proposes more than its share of {', '.join(share.names)}",
+                    party=party,
+                    seen=kept,
+                    expected=f"at most {share.keep}",
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

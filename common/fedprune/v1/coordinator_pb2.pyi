@@ -801,6 +801,7 @@ class Score(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     GROW_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     batches: _builtins.int
     batch_size: _builtins.int
@@ -811,6 +812,12 @@ class Score(_message.Message):
     def grow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Where not 0: send only the indices of this many of the largest scores among the pruned weights, per tensor."""
 
+    @_builtins.property
+    def keep(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where there are any: propose a mask within the one in force, with this many of the largest scores of each prunable
+        tensor; one number alone: of all together.
+        """
+
     def __init__(
         self,
         *,
@@ -820,10 +827,11 @@ class Score(_message.Message):
         seed: _builtins.int = ...,
         plan: Global___UploadPlan | None = ...,
         grow: _abc.Iterable[_builtins.int] | None = ...,
+        keep: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "batches", b"batches", "grow", b"grow", "method", b"method", "plan", b"plan", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "batches", b"batches", "grow", b"grow", "keep", b"keep", "method", b"method", "plan", b"plan", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,6 +42,9 @@ def test_counts_round_to_the_nearest_halves_up() -> None:
         ({"exchange": 0.0}, "exchange"),
         ({"gamma": 1.5}, "gamma"),
         ({"rate": 0.0}, "rate"),
+        ({"levels": (0.5, 0.0)}, "levels"),
+        ({"method": "snip", "merge": "loudest"}, "merge"),
+        ({"method": "snip", "merge": "quorum", "quorum": 0.0}, "merge"),
         ({"density": 0.5, "layers": (("fc*", 0.0),)}, r"layers\['fc\*'\]"),
         ({"schedule": "staged", "density": 0.2, "stages": ((0.2, 0.5), (0.1, 0.2))}, "stages"),
         ({"schedule": "staged", "density": 0.5, "stages": ((0.1, 0.2), (0.2, 0.5))}, "stages"),
@@ -68,6 +71,10 @@ def test_values_out_of_range_name_their_key(settings: dict[str, object], key: st
         ({"method": "synflow", "density": 0.5, "spread": "erk"}, "method", "spread"),
         ({"method": "synflow", "density": 0.5, "measure": "cost"}, "measure", "method"),
         ({"spread": "lamp", "density": 0.5, "method": "random"}, "spread", "method"),
+        ({"merge": "union", "density": 0.5}, "merge", "method"),
+        ({"merge": "union", "density": 0.5, "method": "snip", "schedule": "regrow"}, "merge", "schedule"),
+        ({"merge": "union", "density": 0.5, "method": "snip", "layers": (("fc*", 0.5),)}, "merge", "layers"),
+        ({"merge": "union", "density": 0.5, "method": "snip", "measure": "cost"}, "merge", "measure"),
     ],
 )
 def test_two_rules_that_contradict_are_both_named(settings: dict[str, object], first: str, second: str) -> None:

@@ -8,10 +8,11 @@ import pytest
 from fedprune.errors import LocalError, UpdateError
 from fedprune.mask import Mask
 from fedprune.pruning import Floors, magnitude_mask
-from fedprune.pruning.votes import Ballot, coverage, damping, merge
+from fedprune.pruning.votes import Ballot, coverage, damping, merge, propose
 from fedprune.tensor import Role, Schema, TensorSpec
 
 SCHEMA = Schema(tensors=(TensorSpec(name="w", shape=(1, 4)),))
+FULL = Mask.full(SCHEMA)
 FREE = Floors(weights=0, share=0.0, connect=False)
 
 
@@ -94,7 +95,35 @@ def test_bad_rules_and_ballots_are_refused() -> None:
     with pytest.raises(LocalError, match="no such merge"):
         merge(BALLOTS, "quorum", FREE, 2, quorum=1.5)
     with pytest.raises(UpdateError, match=r"client 4: .*without examples"):
-        ballot(4, 0, "1000").check(SCHEMA)
+        ballot(4, 0, "1000").check(FULL, (2,))
     with pytest.raises(UpdateError, match=r"client 0: .*another model"):
-        BALLOTS[0].check(Schema(tensors=(TensorSpec(name="w", shape=(1, 4), role=Role.FREE),)))
-    BALLOTS[0].check(SCHEMA)
+        BALLOTS[0].check(Mask.full(Schema(tensors=(TensorSpec(name="w", shape=(1, 4), role=Role.FREE),))), ())
+    with pytest.raises(UpdateError, match=r"client 0: .*weights that are pruned"):
+        BALLOTS[0].check(ballot(9, 1, "0111").mask, (2,))
+    with pytest.raises(UpdateError, match=r"client 0: .*more than its share of w"):
+        BALLOTS[0].check(FULL, (1,))
+    with pytest.raises(LocalError, match="a budget for other layers"):
+        BALLOTS[0].check(FULL, (1, 1))
+    BALLOTS[0].check(FULL, (2,))
+
+
+def test_a_client_proposes_the_largest_of_its_scores_within_the_mask() -> None:
+    schema = Schema(tensors=(TensorSpec(name="a", shape=(2, 3)), TensorSpec(name="b", shape=(1, 4))))
+    mask = Mask(
+        schema=schema, version=4, alive={"a": np.array([[1, 1, 1], [0, 1, 1]], bool), "b": np.ones((1, 4), bool)}
+    )
+    scores = {
+        "a": np.array([[9, 8, 7], [99, 1, 2]], np.float32),
+        "b": np.array([[6, 5, 0.5, 0.1]], np.float32),
+    }
+
+    def kept(keep: tuple[int, ...], method: str = "snip") -> list[list[int]]:
+        proposed = propose(scores, mask, keep, method=method)
+        assert proposed.version == 5
+        Ballot(client=0, examples=1, mask=proposed).check(mask, keep)
+        return [np.flatnonzero(proposed.alive[name]).tolist() for name in "ab"]
+
+    assert kept((4,)) == [[0, 1, 2], [0]]
+    assert kept((1, 3)) == [[0], [0, 1, 2]]
+    # Wanda ranks within rows: the second one keeps its best as soon as the first one does.
+    assert kept((2, 0), "wanda") == [[0, 5], []]
