@@ -106,6 +106,7 @@ def aggregation(config: RunConfig) -> Aggregator:
         floor=chosen.floor,
         trim=chosen.trim,
         attackers=chosen.attackers,
+        mixing=chosen.mixing,
         clip_norm=chosen.clip_norm,
         damping=chosen.damping if config.pruning.levels else 0.0,
     )

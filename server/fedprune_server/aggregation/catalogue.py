@@ -21,7 +21,7 @@ class Options:
 
     `rate` is the step along the mean update (fedadam, fedyogi and fedadagrad want about 0.1), `momentum` the decay of
     the first moment and `second` of the second, `floor` keeps adaptive steps small where nothing moves. `trim` is the
-    share cut at either end of trimmed_mean, `attackers` what multi_krum stands. With `clip_norm` above 0 longer
+    share cut at either end of trimmed_mean, `attackers` what multi_krum stands, and trimmed_mean and median with `mixing`. With `clip_norm` above 0 longer
     updates are shortened to it first, whatever the rule. `damping` is for means over clients with masks of their own.
     """
 
@@ -31,6 +31,7 @@ class Options:
     floor: float = 1e-3
     trim: float = 0.2
     attackers: float = 0.2
+    mixing: bool = False
     clip_norm: float = 0.0
     damping: float = 0.0
 
@@ -53,8 +54,8 @@ RULES: dict[str, Maker] = {
     "fedadam": _adaptive(adam),
     "fedyogi": _adaptive(yogi),
     "fedadagrad": _adaptive(adagrad),
-    "trimmed_mean": lambda o: (TrimmedMean(trim=o.trim), Plain(rate=o.rate)),
-    "median": lambda o: (TrimmedMean(trim=0.5), Plain(rate=o.rate)),
+    "trimmed_mean": lambda o: (TrimmedMean(trim=o.trim, attackers=o.attackers * o.mixing), Plain(rate=o.rate)),
+    "median": lambda o: (TrimmedMean(trim=0.5, attackers=o.attackers * o.mixing), Plain(rate=o.rate)),
     "multi_krum": lambda o: (MultiKrum(inner=Mean(o.damping), attackers=o.attackers), Plain(rate=o.rate)),
     "norm_clip": lambda o: (NormClip(inner=Mean(o.damping)), Plain(rate=o.rate)),
 }

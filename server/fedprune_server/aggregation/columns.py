@@ -25,7 +25,7 @@ def whole(deltas: Deltas, size: int) -> Deltas:
         values[deltas.holders] = 0.0
     for part, block in deltas.blocks():
         values[deltas.positions[part]] = block
-    return Deltas(values=values, examples=deltas.examples, party=deltas.party)
+    return Deltas(values=values, examples=deltas.examples, party=deltas.party, nearest=deltas.nearest)
 
 
 def blocks(updates: Sequence[Deltas], size: int) -> Iterator[tuple[slice, Floats]]:
@@ -36,6 +36,22 @@ def blocks(updates: Sequence[Deltas], size: int) -> Iterator[tuple[slice, Floats
         for column, deltas in enumerate(updates):
             matrix[:, column] = deltas.at(part)
         yield part, matrix
+
+
+def mixed(matrix: Floats, groups: Sequence[tuple[int, ...]]) -> Floats:
+    """Each column [places] as the mean of a group of columns, of those that hold a place; NaN where it does not itself.
+    The groups decide the order of the sums."""
+    held = ~np.isnan(matrix)
+    known = np.where(held, matrix, 0.0)
+    means = np.empty_like(matrix)
+    for column, group in enumerate(groups):
+        total, holders = np.zeros(len(matrix)), np.zeros(len(matrix))
+        for one in group:
+            total += known[:, one]
+            holders += held[:, one]
+        means[:, column] = total / np.maximum(holders, 1.0)
+    means[~held] = np.nan
+    return means
 
 
 def in_order(matrix: Floats) -> Floats:

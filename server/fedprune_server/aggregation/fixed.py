@@ -70,7 +70,8 @@ class Deltas:
 
     `values` [k] are numbers of any float dtype; without `base` [k] they are differences already. They belong to the
     places `positions` [k] of the tensor's space, ascending, or to all of it. `holders` are the places that this
-    client's mask has alive, None for all; the differences at the ones that are not in `positions` are zero.
+    client's mask has alive, None for all; the differences at the ones that are not in `positions` are zero. `nearest` is
+    that of the `FoldInput`.
     """
 
     values: Array
@@ -80,6 +81,7 @@ class Deltas:
     holders: Indices | None = None
     examples: int = 1
     party: str = "an update"
+    nearest: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.examples <= MAX_EXAMPLES:

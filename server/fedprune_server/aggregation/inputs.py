@@ -31,6 +31,8 @@ class FoldInput:
     With `content` WEIGHTS the values are local weights and the base is subtracted here; with DELTA the weights are
     differences already (buffers and counters are values either way). `mask` is the client's own where it is not the
     run's: a weight counts for its holders only. `factor` scales the differences of the weights (norm clipping).
+    `nearest` are the updates, by number in the round and itself among them, whose mean stands for this one; none: it
+    stands for itself.
     """
 
     examples: int
@@ -39,6 +41,7 @@ class FoldInput:
     party: str = "an update"
     mask: Mask | None = None
     factor: float = 1.0
+    nearest: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.examples <= MAX_EXAMPLES:

@@ -80,6 +80,7 @@ class Space:
             holders=holders,
             examples=update.examples,
             party=update.party,
+            nearest=update.nearest,
         )
 
     def _filled(self, values: Array, given: Indices, own: Indices | None) -> Array:

@@ -93,6 +93,16 @@ def norms(schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]
     return [sqrt(square) for square in squares]
 
 
+def nearest(distances: Floats, parties: Sequence[str], hostile: int) -> list[tuple[int, ...]]:
+    """For each update the numbers of the n - `hostile` that are nearest, itself among them, by squared distances [n, n].
+    Equal distances are settled by party name; the numbers stand in the order of the names."""
+    groups = []
+    for one, row in enumerate(distances.tolist()):
+        order = sorted(range(len(row)), key=lambda i: (i != one, row[i], parties[i]))
+        groups.append(tuple(sorted(order[: len(row) - hostile], key=parties.__getitem__)))
+    return groups
+
+
 def squared_distances(schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]) -> Floats:
     """Between every two updates [n, n]."""
     sums = np.zeros((len(updates), len(updates)))

@@ -17,8 +17,8 @@ from fedprune.errors import LocalError, UpdateError
 from fedprune.mask import Mask
 from fedprune.tensor import Role
 from fedprune_server.aggregation import RULES, FoldInput, Options, aggregator
-from fedprune_server.aggregation.columns import ROWS
-from fedprune_server.aggregation.vectors import norms, squared_distances
+from fedprune_server.aggregation.columns import ROWS, mixed
+from fedprune_server.aggregation.vectors import nearest, norms, squared_distances
 
 from .reference import (
     Array,
@@ -80,6 +80,57 @@ def test_the_median_is_the_median() -> None:
         folded = aggregator("median").fold(SCHEMA, base, FULL, [as_input(c, SCHEMA, FULL) for c in clients])
         stacked = np.stack([np.asarray(c.weights["head"], float) for c in clients])
         assert_close(folded.arrays["head"], np.median(stacked, axis=0), rtol=1e-6, atol=1e-8)
+
+
+def nearest_means(clients: list[Client], base: dict[str, Array], hostile: int) -> list[dict[str, Array]]:
+    """Each client's weights as the mean of those of its nearest, itself among them."""
+    points = [moved(c, base) for c in clients]
+    found = []
+    for p in points:
+        group = sorted(range(len(points)), key=lambda j, p=p: dist(p, points[j]))[: len(points) - hostile]
+        found.append({n: np.mean([np.asarray(clients[j].weights[n], float) for j in group], axis=0) for n in base})
+    return found
+
+
+@given(seeds, st.integers(1, 7), st.sampled_from(["trimmed_mean", "median"]))
+@settings(max_examples=20)
+def test_mixing_takes_the_middle_of_means_of_the_nearest(seed: int, count: int, name: str) -> None:
+    rng = np.random.default_rng(seed)
+    base = some_base(SCHEMA, rng)
+    clients = some_clients(SCHEMA, base, FULL, rng, count)
+    hostile = min(ceil(0.2 * count), (count - 1) // 2)
+    means = nearest_means(clients, base, hostile)
+    rule = aggregator(name, Options(mixing=True))
+    folded = rule.fold(SCHEMA, base, FULL, [as_input(c, SCHEMA, FULL) for c in clients])
+    for tensor in ("head", next(s.name for s in SCHEMA if s.role is Role.PRUNABLE)):
+        wanted = np.empty(base[tensor].shape)
+        for place in np.ndindex(wanted.shape):
+            wanted[place] = middle([float(m[tensor][place]) for m in means], 0.5 if name == "median" else 0.2)
+        assert_close(folded.arrays[tensor], wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_mixing_counts_holders_only() -> None:
+    matrix = np.array([[1.0, 3.0, np.nan], [2.0, np.nan, np.nan]])
+    means = mixed(matrix, [(0, 1), (1, 2), (0, 2)])
+    np.testing.assert_array_equal(means, [[2.0, 3.0, np.nan], [2.0, np.nan, np.nan]])
+
+
+@pytest.mark.parametrize("name", ["trimmed_mean", "median"])
+def test_mixing_leaves_no_trace_of_the_order_of_arrival(name: str) -> None:
+    rng = np.random.default_rng(4)
+    base = some_base(SCHEMA, rng)
+    clients = [
+        replace(c, name=f"client {k}") for k, c in enumerate(some_clients(SCHEMA, base, FULL, rng, 5, own_masks=True))
+    ]
+    given = [as_input(c, SCHEMA, FULL) for c in clients]
+    rule = aggregator(name, Options(mixing=True))
+    first = rule.fold(SCHEMA, base, FULL, given)
+    for order in list(permutations(given))[::7]:
+        assert same_bits(rule.fold(SCHEMA, base, FULL, order).arrays, first.arrays)
+
+
+def test_the_nearest_are_settled_by_name() -> None:
+    assert nearest(np.zeros((3, 3)), ["c", "a", "b"], 1) == [(1, 0), (1, 2), (1, 2)]
 
 
 def krum_scores(clients: list[Client], base: dict[str, Array], hostile: int) -> list[float]:
