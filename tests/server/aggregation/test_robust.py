@@ -87,8 +87,9 @@ def nearest_means(clients: list[Client], base: dict[str, Array], hostile: int) -
     points = [moved(c, base) for c in clients]
     found = []
     for p in points:
-        group = sorted(range(len(points)), key=lambda j, p=p: dist(p, points[j]))[: len(points) - hostile]
-        found.append({n: np.mean([np.asarray(clients[j].weights[n], float) for j in group], axis=0) for n in base})
+        by_distance = sorted((dist(p, q), j) for j, q in enumerate(points))
+        group = [clients[j].weights for _, j in by_distance[: len(points) - hostile]]
+        found.append({n: np.mean([np.asarray(weights[n], float) for weights in group], axis=0) for n in base})
     return found
 
 
