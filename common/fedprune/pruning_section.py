@@ -77,6 +77,9 @@ class PruningSection(Section):
     """Fewest weights a prunable tensor keeps."""
     floor_share: ShareOrZero = 0.005
     """Smallest share of its weights a prunable tensor keeps."""
+    connect: bool = True
+    """Keep a weight of every row and column that is alive. Without it whole units may go, which at densities of a few
+    percent leaves more weights to those that stay."""
     merge: Literal["scores", "union", "majority", "intersection", "quorum"] = "scores"
     """What becomes one of scores that need data: their mean, by which the coordinator ranks; or masks that the clients
     propose by their own: what any, half, all or the share `quorum` of the examples want is pruned back to the budget by size."""

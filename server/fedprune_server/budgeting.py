@@ -35,7 +35,7 @@ def budgeted(config: RunConfig, schema: Schema, cost: Cost | None) -> Budgeted:
     `LocalError` where no mask can meet the budget."""
     pruning = config.pruning
     if pruning.density == "auto":
-        floors = Floors(weights=pruning.floor, share=pruning.floor_share)
+        floors = Floors(weights=pruning.floor, share=pruning.floor_share, connect=pruning.connect)
         return Budgeted(density=least_density(floors, schema))
     if not pruning.budget:
         return Budgeted(density=pruning.density)

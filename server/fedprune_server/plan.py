@@ -65,7 +65,7 @@ def pruning_plan(config: RunConfig, schema: Schema, cost: Cost | None = None) ->
         start=pruning.start,
         end=pruning.end,
         every=pruning.every,
-        floors=Floors(weights=pruning.floor, share=pruning.floor_share),
+        floors=Floors(weights=pruning.floor, share=pruning.floor_share, connect=pruning.connect),
         recovery_rounds=0,
         stages=pruning.stages,
         spread=pruning.spread,

@@ -39,6 +39,7 @@ def test_every_key_arrives() -> None:
         layers = {"fc*" = 0.5, "conv1.weight" = 1.0}
         floor = 4
         floor_share = 0.01
+        connect = false
         """
     )
     assert plan == PruningPlan(
@@ -49,7 +50,7 @@ def test_every_key_arrives() -> None:
         every=3,
         spread="erk",
         layers=(("fc*", 0.5), ("conv1.weight", 1.0)),
-        floors=Floors(weights=4, share=0.01),
+        floors=Floors(weights=4, share=0.01, connect=False),
         recovery_rounds=0,
     )
 
