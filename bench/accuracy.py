@@ -96,6 +96,9 @@ METHODS: dict[str, Method] = {
     ),
     "digits-dense": Method(task="pictures"),
     "digits-0.02": Method(task="pictures", keys=("pruning.density=0.02",), against="digits-dense", loses=2),
+    "digits-0.02-units": Method(
+        task="pictures", keys=("pruning.density=0.02", "pruning.connect=false"), against="digits-dense", loses=2
+    ),
 }
 
 
