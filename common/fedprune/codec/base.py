@@ -20,7 +20,7 @@ from fedprune.errors import DecodeError, LimitError, LocalError
 from fedprune.mask import Indices, Mask
 from fedprune.tensor import Role, Schema, TensorSpec
 
-CODEC_VERSION = 2
+CODEC_VERSION = 3
 Array = NDArray[np.generic]
 Bytes = NDArray[np.uint8]
 Part = bytes | memoryview
@@ -50,6 +50,7 @@ class Positions(IntEnum):
     RICE = 6
     XOR = 7
     PARTS = 8
+    GRID = 9
 
 
 class Values(IntEnum):

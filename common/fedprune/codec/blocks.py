@@ -23,6 +23,7 @@ HEADROOM = 1 + 2.0**-20  # a scale is this much above the block's largest value:
 LARGEST = 2.0**126  # above it the last level could overflow float32
 SMALLEST = 2.0**-100  # below it a reciprocal would overflow float32
 CHUNK_VALUES = 1 << 14
+MIN_BLOCK_BITS, MAX_BLOCK_BITS = 4, 12  # a chunk is some whole blocks
 POOL_DRAWS = 1 << 16
 ABOVE_ZERO = 128  # codes are made as bytes above zero, and turned to two's complement by their highest bit
 
@@ -38,17 +39,22 @@ class Blocks:
 
     top: np.float32
     scale_codes: Bytes
-    block: int
+    block_bits: int
+
+    @property
+    def block(self) -> int:
+        """Values in a block."""
+        return 1 << self.block_bits
 
     @classmethod
-    def of(cls, values: Sequence[Floats], names: Sequence[str], block: int) -> Blocks:
-        """The scales that fit; raises `LocalError` naming the tensor when a value is not finite."""
-        peaks = [_peaks(tensor, block) for tensor in values]
+    def of(cls, values: Sequence[Floats], names: Sequence[str], block_bits: int) -> Blocks:
+        """The scales that fit blocks of 2^`block_bits` values; raises `LocalError` naming the tensor when a value is not finite."""
+        peaks = [_peaks(tensor, 1 << block_bits) for tensor in values]
         for peak, name in zip(peaks, names, strict=True):
             check_size(float(peak.max(initial=0.0)), name)
         every = np.concatenate([*peaks, np.empty(0, np.float64)]) * HEADROOM
         top = np.float32(every.max(initial=0.0) * HEADROOM)
-        return cls(top=top, scale_codes=_scale_codes(every, float(top)), block=block)
+        return cls(top=top, scale_codes=_scale_codes(every, float(top)), block_bits=block_bits)
 
     @property
     def scales(self) -> Floats:
@@ -59,18 +65,20 @@ class Blocks:
         return scales
 
     def parts(self) -> list[Part]:
-        """The bytes that travel: `top` as float32, then a stream of one symbol a block."""
-        return [self.top.astype("<f4").tobytes(), *entropy.pack(self.scale_codes)]
+        """The bytes that travel: `block_bits`, `top` as float32, then a stream of one symbol a block."""
+        return [bytes((self.block_bits,)), self.top.astype("<f4").tobytes(), *entropy.pack(self.scale_codes)]
 
-    def codes(self, values: Sequence[Floats], levels: int, rng: np.random.Generator | None) -> NDArray[np.int8]:
+    def codes(self, values: Sequence[Floats], levels: int, dither: Dither) -> NDArray[np.int8]:
         """Integers of -levels to levels: each value in steps of its block's scale over `levels`."""
         scales = self.scales
         steps = np.zeros_like(scales)
         np.divide(np.float32(levels), scales, out=steps, where=scales > 0)
         codes, start = np.empty(sum(tensor.size for tensor in values), np.int8), 0
-        dither = Dither(rng, codes.size)
+        scratch = np.empty(CHUNK_VALUES, np.float32)
+        dither.prepare(codes.size)
         for chunk, step in self._chunks(values, steps):
-            codes[start : start + chunk.size] = dither.round(chunk * step)
+            scaled = np.multiply(chunk, step, out=scratch[: chunk.size].reshape(chunk.shape))
+            dither.round(scaled.reshape(-1), codes[start : start + chunk.size])
             start += chunk.size
         return codes
 
@@ -79,7 +87,9 @@ class Blocks:
         steps = self.scales / np.float32(levels)
         start = 0
         for out, scale in self._chunks(outs, steps):
-            np.multiply(codes[start : start + out.size].reshape(out.shape), scale, out=out)
+            # a cast and a product in place: one operation on two widths is slower than both
+            np.copyto(out, codes[start : start + out.size].reshape(out.shape))
+            out *= scale
             start += out.size
 
     def _chunks(self, tensors: Sequence[Floats], steps: Floats) -> Iterator[tuple[Floats, Floats]]:
@@ -97,13 +107,16 @@ class Blocks:
             first += -(-tensor.size // self.block)
 
 
-def read_blocks(cursor: Cursor, sizes: Sequence[int], block: int) -> Blocks:
+def read_blocks(cursor: Cursor, sizes: Sequence[int]) -> Blocks:
     """The scales of tensors of `sizes` values, as `Blocks.parts` wrote them."""
+    block_bits = cursor.byte()
+    if not MIN_BLOCK_BITS <= block_bits <= MAX_BLOCK_BITS:
+        raise DecodeError("no such size of a block", seen=block_bits, expected=f"{MIN_BLOCK_BITS} to {MAX_BLOCK_BITS}")
     top = np.frombuffer(cursor.take(4), "<f4")[0]
     if not 0 <= top <= LARGEST:
         raise DecodeError("a scale is out of bounds", seen=float(top), expected=f"0 to {LARGEST:g}")
-    codes = entropy.unpack(cursor, sum(-(-size // block) for size in sizes))
-    return Blocks(top=np.float32(top), scale_codes=codes, block=block)
+    codes = entropy.unpack(cursor, sum(-(-size >> block_bits) for size in sizes))
+    return Blocks(top=np.float32(top), scale_codes=codes, block_bits=block_bits)
 
 
 def check_size(peak: float, name: str) -> None:
@@ -125,27 +138,31 @@ class Dither:
     five times cheaper than a draw a value; every code is unbiased as before, and values are as good as independent.
     """
 
-    def __init__(self, rng: np.random.Generator | None, count: int) -> None:
-        self._rng = rng
-        if rng is not None:
+    def __init__(self, rng: np.random.Generator | None) -> None:
+        self.rng = rng
+        self._pool = np.empty(0, np.float32)
+
+    def prepare(self, count: int) -> None:
+        """Draw what `count` values need, unless it is there: one pool serves all tensors of a frame."""
+        wanted = min(count, POOL_DRAWS) // 4 + 1
+        if self.rng is not None and self._pool.size < 4 * wanted:
             # four 16-bit numbers out of each 64-bit one
-            words = min(count, POOL_DRAWS) // 4 + 1
-            draws = rng.integers(0, np.iinfo(np.uint64).max, words, np.uint64, endpoint=True)
+            draws = self.rng.integers(0, np.iinfo(np.uint64).max, wanted, np.uint64, endpoint=True)
             self._pool = draws.astype("<u8", copy=False).view("<u2") * np.float32(2.0**-16)
             self._pool += np.float32(ABOVE_ZERO + 2.0**-17)
 
-    def round(self, values: Floats) -> NDArray[np.int8]:
-        """Codes of `values` [at most `CHUNK_VALUES`], which lie strictly within -128 and 127; they are overwritten."""
-        flat = values.reshape(-1)
-        if self._rng is None:
-            flat += np.float32(ABOVE_ZERO + 0.5)
+    def round(self, values: Floats, codes: NDArray[np.int8]) -> None:
+        """Write the codes of `values` [at most `CHUNK_VALUES`], which lie strictly within -128 and 127 and are
+        overwritten."""
+        if self.rng is None:
+            values += np.float32(ABOVE_ZERO + 0.5)
         else:
-            start = int(self._rng.integers(0, self._pool.size - flat.size, endpoint=True))
-            flat += self._pool[start : start + flat.size]
+            start = int(self.rng.integers(0, self._pool.size - values.size, endpoint=True))
+            values += self._pool[start : start + values.size]
         # cutting down a positive number is a floor, and a pass cheaper than floor
-        codes = flat.astype(np.uint8)
-        codes ^= ABOVE_ZERO
-        return codes.view(np.int8)
+        above_zero = codes.view(np.uint8)
+        np.copyto(above_zero, values, casting="unsafe")
+        above_zero ^= ABOVE_ZERO
 
 
 def _peaks(tensor: Floats, block: int) -> Floats:

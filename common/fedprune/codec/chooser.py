@@ -15,7 +15,9 @@ from math import log2
 from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
 from fedprune.codec.base import Array, Part, Plan, Positions, Shape, Values, length, space_size
+from fedprune.codec.grid import is_gathered
 from fedprune.codec.places import Places
+from fedprune.codec.room import Room
 
 SAMPLE_VALUES = 1 << 14
 SMALL_SPACE = 1 << 18
@@ -52,7 +54,10 @@ def alternatives(places: Places, shapes: Sequence[Shape], plan: Plan) -> list[Ch
     size, count = space_size(shapes), places.count
     costs = {c: _cost_s(c, estimate_bytes(c, size, count), size, count, plan) for c in _candidates(count)}
     bound = WORTH_TRYING["small" if size < SMALL_SPACE else "large"] * min(costs.values())
-    return [_try(coding, places, shapes, plan) for coding, cost in costs.items() if cost <= bound]
+    tried = [coding for coding, cost in costs.items() if cost <= bound]
+    if is_gathered(places, shapes):
+        tried.append(Positions.GRID)
+    return [_try(coding, places, shapes, plan) for coding in tried]
 
 
 def _candidates(count: int) -> list[Positions]:
@@ -90,22 +95,23 @@ def _cost_s(coding: Positions, length: float, size: int, count: int, plan: Plan)
         Positions.BITMAP: 0.6 * size,
         Positions.GAP: 0.3 * size + 20 * count,
         Positions.RICE: 0.3 * size + 30 * count,
+        Positions.GRID: 0.3 * size + 120 * count,
     }
     return length / plan.link_bytes_per_s + time_ns.get(coding, 0.0) * 1e-9
 
 
-def choose_lossless(values: Array, dtype: str, base: Array | None) -> tuple[Values, list[Part]]:
-    """The coding and bytes of `values` [n]: decided on a sample, taken back where raw is not larger."""
+def choose_lossless(values: Array, dtype: str, base: Array | None, room: Room) -> tuple[Values, list[Part]]:
+    """The coding and bytes of `values` [n], perhaps in `room`: decided on a sample, taken back where raw is not larger."""
     coding = Values.PLANES
     if base is not None:
         sample = slice((values.size - SAMPLE_VALUES) // 2, None) if values.size > SAMPLE_VALUES else slice(None)
         piece, origin = values[sample][:SAMPLE_VALUES], base[sample][:SAMPLE_VALUES]
-        coding = min((Values.PLANES, Values.DIFFERENCE), key=lambda c: length(_encode(c, piece, dtype, origin)))
-    parts = _encode(coding, values, dtype, base)
+        coding = min((Values.PLANES, Values.DIFFERENCE), key=lambda c: length(_encode(c, piece, dtype, origin, room)))
+    parts = _encode(coding, values, dtype, base, room)
     if length(parts) < values.nbytes:
         return coding, parts
-    return Values.RAW, _encode(Values.RAW, values, dtype, base)
+    return Values.RAW, _encode(Values.RAW, values, dtype, base, room)
 
 
-def _encode(coding: Values, values: Array, dtype: str, base: Array | None) -> list[Part]:
-    return value_codings.CODINGS[coding].encode(values, dtype, base)
+def _encode(coding: Values, values: Array, dtype: str, base: Array | None, room: Room) -> list[Part]:
+    return value_codings.CODINGS[coding].encode(values, dtype, base, room)

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fedprune.codec import chooser
-from fedprune.codec import positions as position_codings
+from fedprune.codec import chooser, parts
 from fedprune.codec.base import Cursor, Plan, Positions, Shape, space_size, varint
 from fedprune.codec.places import Places
-from fedprune.errors import DecodeError, LimitError
+from fedprune.errors import DecodeError
 from fedprune.mask import Bits
 
 
@@ -30,12 +29,12 @@ def alternatives(now: Bits, base: Bits, plan: Plan) -> list[chooser.Choice]:
 
 def _choice(coding: Positions, sets: Iterable[Places], plan: Plan) -> chooser.Choice:
     inner = Plan(link_bytes_per_s=plan.link_bytes_per_s)
-    parts, cost_s = [], 0.0
+    coded, cost_s = [], 0.0
     for places in sets:
         choice = chooser.choose_positions(places, [Shape(1, places.size)], inner)
-        parts += [bytes((choice.coding,)), varint(places.count), *choice.parts]
+        coded += [bytes((choice.coding,)), varint(places.count), *choice.parts]
         cost_s += choice.cost_s
-    return chooser.Choice(coding=coding, parts=parts, cost_s=cost_s)
+    return chooser.Choice(coding=coding, parts=coded, cost_s=cost_s)
 
 
 def decode(coding: Positions, cursor: Cursor, count: int, shapes: Sequence[Shape], base: Bits) -> Bits:
@@ -43,22 +42,13 @@ def decode(coding: Positions, cursor: Cursor, count: int, shapes: Sequence[Shape
     if coding is Positions.REF:
         bits = base.copy()
     elif coding is Positions.XOR:
-        bits = base ^ _read(cursor, space_size(shapes)).bits
+        bits = base ^ parts.read(cursor, space_size(shapes)).bits
     else:
         bits = base.copy()
-        dropped = _read(cursor, int(np.count_nonzero(base)))
-        grown = _read(cursor, base.size - dropped.size)
+        dropped = parts.read(cursor, int(np.count_nonzero(base)))
+        grown = parts.read(cursor, base.size - dropped.size)
         bits[np.flatnonzero(base).take(dropped.indices)] = False
         bits[np.flatnonzero(~base).take(grown.indices)] = True
     if np.count_nonzero(bits) != count:
         raise DecodeError("another number of positions than announced", seen=np.count_nonzero(bits), expected=count)
     return bits
-
-
-def _read(cursor: Cursor, size: int) -> Places:
-    number, count = cursor.byte(), cursor.varint()
-    if number not in (Positions.ALL, Positions.BITMAP, Positions.GAP, Positions.RICE):
-        raise DecodeError("no coding for a part of a difference", seen=number)
-    if count > size:
-        raise LimitError("more changes than there are places", seen=count, expected=f"at most {size}")
-    return position_codings.CODINGS[Positions(number)].decode(cursor, count, [Shape(1, size)])

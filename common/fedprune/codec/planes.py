@@ -6,53 +6,83 @@ the memory traffic of shifting whole words by bytes.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.codec import entropy
-from fedprune.codec.base import Bytes, Cursor, Part
+from fedprune.codec.base import Bytes, Cursor
+from fedprune.codec.room import Room
 
 BLOCK_VALUES = 1 << 16  # a block and its planes stay in the cache
 Words = NDArray[np.unsignedinteger]  # of the value's own width
 
 
-def pack_planes(words: Words, *, rotated: bool = False) -> list[Part]:
-    """The bytes of `words` [n], plane by plane, lowest first, each a stream of its own.
+def pack_planes(room: Room, words: Words, *, rotated: bool = False) -> None:
+    """Write the bytes of `words` [n, at most one block], plane by plane, lowest first, each a stream of its own.
 
     With `rotated`, the highest 16 bits are rotated left by one first: the sign leaves, and the highest plane is the
-    exponent alone.
+    exponent alone. A plane that does not shrink is written once, where it stays.
     """
-    return [part for plane in _split(words, rotated) for part in entropy.pack(plane)]
+    for lowest in _split(words, rotated):
+        place = room.ahead(1 + words.size)
+        plane = place[1:]
+        np.copyto(plane, lowest, casting="unsafe")
+        coded = entropy.shrink(plane)
+        if coded:
+            room.put(coded)
+        else:
+            place[0] = entropy.Mode.RAW
+            room.advance(place.size)
 
 
-def unpack_planes(cursor: Cursor, count: int, dtype: np.dtype[Any], *, rotated: bool = False) -> Words:
-    """The words [count] that `pack_planes` wrote; perhaps a view of the frame, where they are bytes."""
-    return _join([entropy.unpack(cursor, count) for _ in range(dtype.itemsize)], rotated)
+def unpack_planes(cursor: Cursor, out: Words, *, rotated: bool = False) -> None:
+    """Fill `out` [n, at most one block] with the words that `pack_planes` wrote."""
+    planes = [entropy.unpack(cursor, out.size) for _ in range(out.dtype.itemsize)]
+    _join(planes, out, rotated)
 
 
-def _split(words: Words, rotated: bool) -> list[Bytes]:
+def planes_bound(words: Words) -> int:
+    """The most bytes that the planes of `words` take."""
+    return words.nbytes + words.dtype.itemsize * -(-words.size // BLOCK_VALUES)
+
+
+def _split(words: Words, rotated: bool) -> Iterator[Words]:
+    """Words whose lowest byte is the plane, plane by plane."""
     width = words.dtype.itemsize
     if width == 1:
-        return [words.view(np.uint8)]
-    if width == 2 and rotated:
-        words = _rotate(words, 1)
-    half = f"<u{width // 2}"
-    high = (words >> 4 * width).astype(half)
-    return [*_split(words.astype(half), False), *_split(high, rotated and width > 2)]
+        yield words
+    elif width == 2:
+        words = _rotate(words, 1) if rotated else words
+        yield words
+        yield words >> np.uint16(8)
+    else:
+        half = f"<u{width // 2}"
+        yield from _split(words.astype(half), False)
+        yield from _split((words >> 4 * width).astype(half), rotated)
 
 
-def _join(planes: list[Bytes], rotated: bool) -> Words:
-    width = len(planes)
+def _join(planes: list[Bytes], out: Words, rotated: bool) -> None:
+    width = out.dtype.itemsize
     if width == 1:
-        return planes[0]
-    half = width // 2
-    words = _join(planes[half:], rotated and width > 2).astype(f"<u{width}")
-    words <<= 4 * width
+        out[:] = planes[0]
+        return
+    half, rotate = width // 2, rotated and width == 2
+    np.copyto(out, _joined(planes[half:], rotated and width > 2))
+    out <<= 4 * width
     # cast first: an operation on two widths is slower than both passes
-    words |= _join(planes[:half], False).astype(words.dtype)
-    return _rotate(words, 15) if width == 2 and rotated else words
+    out |= _joined(planes[:half], False).astype(out.dtype)
+    if rotate:
+        np.copyto(out, _rotate(out, 15))
+
+
+def _joined(planes: list[Bytes], rotated: bool) -> Words:
+    if len(planes) == 1:
+        return planes[0]
+    words: Words = np.empty(planes[0].size, f"<u{len(planes)}")
+    _join(planes, words, rotated)
+    return words
 
 
 def _rotate(words: Words, left: int) -> Words:

@@ -15,7 +15,9 @@ import numpy as np
 from fedprune.codec import entropy
 from fedprune.codec.base import Cursor, Part, Positions, Shape, space_size
 from fedprune.codec.gaps import Gap, Rice
+from fedprune.codec.grid import Grid
 from fedprune.codec.places import Places
+from fedprune.codec.plain import Bitmap, Everything, counted, unpack_bits
 from fedprune.errors import DecodeError
 from fedprune.mask import Bits, Indices
 
@@ -26,28 +28,6 @@ class PositionCoding(Protocol):
     def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]: ...
 
     def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places: ...
-
-
-class Everything:
-    """Nothing travels, every place of the space is meant."""
-
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
-        return []
-
-    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
-        if count != space_size(shapes):
-            raise DecodeError("fewer positions than the space has", seen=count, expected=space_size(shapes))
-        return Places.everything(count)
-
-
-class Bitmap:
-    """One bit a place, most significant first, Huffman-coded where it pays."""
-
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
-        return entropy.pack(np.packbits(places.bits))
-
-    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
-        return _counted(Places.of_bits(_unpack_bits(cursor, space_size(shapes))), count)
 
 
 class RowsColumns:
@@ -61,14 +41,14 @@ class RowsColumns:
         return entropy.pack(np.packbits(np.concatenate(lines)))
 
     def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
-        lines = _unpack_bits(cursor, sum(shape.rows + shape.columns for shape in shapes))
+        lines = unpack_bits(cursor, sum(shape.rows + shape.columns for shape in shapes))
         bits = np.empty(space_size(shapes), np.bool_)
         start = 0
         for block, shape in _split_bits(bits, shapes):
             middle, end = start + shape.rows, start + shape.rows + shape.columns
             block.reshape(shape)[...] = lines[start:middle, None, None] & lines[None, middle:end, None]
             start = end
-        return _counted(Places.of_bits(bits), count)
+        return counted(Places.of_bits(bits), count)
 
 
 class Csr:
@@ -95,7 +75,7 @@ class Csr:
         indices = np.concatenate(parts)
         if indices.size > 1 and not bool((indices[1:] > indices[:-1]).all()):
             raise DecodeError("columns are not ascending")
-        return _counted(Places.of_indices(indices, start), count)
+        return counted(Places.of_indices(indices, start), count)
 
 
 def is_rows_columns(bits: Bits, shape: Shape) -> bool:
@@ -124,25 +104,12 @@ def _split(indices: Indices, shapes: Sequence[Shape]) -> list[tuple[Indices, Sha
     ]
 
 
-def _unpack_bits(cursor: Cursor, size: int) -> Bits:
-    packed = entropy.unpack(cursor, -(-size // 8))
-    if size % 8 and packed[-1] & (0xFF >> size % 8):
-        raise DecodeError("a bitmap has bits beyond its end")
-    return np.unpackbits(packed, count=size).view(np.bool_)
-
-
 def _narrowest(largest: int) -> np.dtype[np.unsignedinteger]:
     return np.min_scalar_type(max(largest, 0)).newbyteorder("<")
 
 
 def _take(cursor: Cursor, count: int, dtype: np.dtype[np.unsignedinteger]) -> Indices:
     return np.frombuffer(cursor.take(count * dtype.itemsize), dtype).astype(np.intp)
-
-
-def _counted(places: Places, count: int) -> Places:
-    if places.count != count:
-        raise DecodeError("another number of positions than announced", seen=places.count, expected=count)
-    return places
 
 
 # `xor` and `parts` stand on these: they are in diff.py, since they need a base mask.
@@ -154,5 +121,6 @@ CODINGS: dict[Positions, PositionCoding] = {
     Positions.ROWS_COLUMNS: RowsColumns(),
     Positions.GAP: Gap(),
     Positions.RICE: Rice(),
+    Positions.GRID: Grid(),
 }
 assert set(CODINGS) == set(Positions) - {Positions.XOR, Positions.PARTS}, "a position coding without code"

@@ -12,18 +12,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedprune.allocator import advise_large_pages
 from fedprune.codec import chooser, container, lossy
 from fedprune.codec import values as value_codings
 from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
-from fedprune.codec.base import LOSSY, Array, Content, Part, Plan, Positions, Shape, Values, length
+from fedprune.codec.base import LOSSY, Array, Content, Part, Plan, Positions, Shape, Values, length, mask_count
+from fedprune.codec.blocks import Dither
 from fedprune.codec.grouping import Groups, group
 from fedprune.codec.places import Places
+from fedprune.codec.room import Room
 from fedprune.errors import LocalError
 from fedprune.mask import Bits, Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 
 DENSE_SHARE = 0.97  # above it, positions cost more than the zeros they leave out
 SAMPLE_VALUES = 1 << 12
+LARGE_FRAME_BYTES = 4 << 20
+# Low guesses: what nobody writes to is memory asked for in vain.
+RAW_SHARE = {"raw": 1.0, "lossless": 0.5, "fp16": 0.4, "bf16": 0.3, "int8": 0.2, "int4": 0.1, "ternary": 0.04}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,9 @@ class _Source:
     base: Mapping[str, Array] | None
     mask: Mask | None
     plan: Plan
+    content: Content
+    dither: Dither
+    room: Room
 
 
 def encode_update(
@@ -53,11 +62,30 @@ def encode_update(
     `version`, which the receiver holds: lossless values are coded against them where that is smaller (weights only
     when `content` is WEIGHTS). The same input gives the same bytes. Raises `LocalError` naming the tensor.
     """
-    sink = io.BytesIO()
+    plan = Plan.of(plan)
+    sink = _sink(_expected_bytes(schema, plan, as_mask(mask, schema, version or Version())))
     sink.writelines(
         iter_update(tensors, schema=schema, plan=plan, mask=mask, base=base, version=version, content=content)
     )
+    sink.truncate()
     return sink.getvalue()
+
+
+def _expected_bytes(schema: Schema, plan: Plan, mask: Mask | None) -> int:
+    """What the frame will about be; where it comes out larger, its memory grows in the pages it was given."""
+    shares = ((spec, RAW_SHARE[plan.coding_of(spec)] * spec.numpy_dtype.itemsize) for spec in schema)
+    return int(sum(mask_count(mask, spec) * share for spec, share in shares))
+
+
+def _sink(expected_bytes: int) -> io.BytesIO:
+    """Where a frame is put together. A large one gets its memory at once, untouched: growing would fault in each page
+    by itself, and take longer than most codings."""
+    if expected_bytes < LARGE_FRAME_BYTES:
+        return io.BytesIO()
+    sink = io.BytesIO(bytes(expected_bytes))  # zeros that nobody wrote take no memory; nobody else holds them: no copy
+    with sink.getbuffer() as memory:
+        advise_large_pages(memory)
+    return sink
 
 
 def iter_update(
@@ -70,12 +98,18 @@ def iter_update(
     version: Version | None = None,
     content: Content = Content.WEIGHTS,
 ) -> Iterator[Part]:
-    """The frame of `encode_update` in parts, made while they are taken: one segment is in memory at a time."""
+    """The frame of `encode_update` in parts, made while they are taken: one segment is in memory at a time.
+
+    A part is valid until the next one is asked for: its memory is used again.
+    """
     if content is Content.MASK:
         raise LocalError("a mask is no update", next_step="Use encode_mask_set")
     version = version or Version()
-    source = _Source(tensors=tensors, base=base, mask=as_mask(mask, schema, version), plan=Plan.of(plan))
-    kinds = [(t.dtype, source.plan.coding_of(t), _has_base(t, source, content)) for t in schema]
+    held = as_mask(mask, schema, version)
+    plan = Plan.of(plan)
+    dither, room = Dither(plan.rng), Room()
+    source = _Source(tensors=tensors, base=base, mask=held, plan=plan, content=content, dither=dither, room=room)
+    kinds = [(t.dtype, source.plan.coding_of(t), _has_base(t, source)) for t in schema]
     groups = group(kinds, [t.size for t in schema])
     header = container.Header(
         content=content,
@@ -89,8 +123,8 @@ def iter_update(
     return container.write(header, _segments(schema, groups, kinds, source))
 
 
-def _has_base(spec: TensorSpec, source: _Source, content: Content) -> bool:
-    is_value = content is Content.WEIGHTS or spec.role in (Role.BUFFER, Role.COUNTER)
+def _has_base(spec: TensorSpec, source: _Source) -> bool:
+    is_value = source.content is Content.WEIGHTS or spec.role in (Role.BUFFER, Role.COUNTER)
     return source.base is not None and is_value and source.plan.coding_of(spec) == "lossless"
 
 
@@ -113,7 +147,7 @@ def _segment(specs: list[TensorSpec], has_base: bool, source: _Source) -> contai
     choice, kept = _positions(values, shapes, specs, source)
     if kept is not None:
         values, base = values.take(kept.indices), None if base is None else base.take(kept.indices)
-    coding, scales, body = _values(values, cuts(kept, shapes), base, specs, source.plan)
+    coding, scales, body = _values(values, cuts(kept, shapes), base, specs, source)
     return container.Coded(
         positions=choice.coding,
         values=coding,
@@ -126,19 +160,21 @@ def _segment(specs: list[TensorSpec], has_base: bool, source: _Source) -> contai
 
 
 def _values(
-    values: Array, ends: list[int], base: Array | None, specs: list[TensorSpec], plan: Plan
+    values: Array, ends: list[int], base: Array | None, specs: list[TensorSpec], source: _Source
 ) -> tuple[Values, list[Part], list[Part]]:
     """The coding, scales and symbols of a segment's values; with loss only where that is smaller than raw."""
-    asked = plan.coding_of(specs[0])
+    asked, room = source.plan.coding_of(specs[0]), source.room
     if asked == "raw":
-        return Values.RAW, [], value_codings.CODINGS[Values.RAW].encode(values, specs[0].dtype, None)
+        return Values.RAW, [], value_codings.CODINGS[Values.RAW].encode(values, specs[0].dtype, None, room)
     if asked in LOSSY:
         coding = LOSSY[asked]
         names = [spec.name for spec in specs]
-        scales, body = lossy.CODINGS[coding].encode(split(lossy.floats(values), ends), names, plan.rng)
+        scales, body = lossy.CODINGS[coding].encode(
+            split(lossy.floats(values), ends), names, source.dither, room, source.content
+        )
         if length(scales) + length(body) < values.nbytes:
             return coding, scales, body
-    coding, body = chooser.choose_lossless(values, specs[0].dtype, base)
+    coding, body = chooser.choose_lossless(values, specs[0].dtype, base, room)
     return coding, [], body
 
 

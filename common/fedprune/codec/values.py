@@ -13,15 +13,18 @@ from typing import Protocol
 import numpy as np
 
 from fedprune.codec.base import Array, Cursor, Part, Values
-from fedprune.codec.planes import BLOCK_VALUES, Words, pack_planes, unpack_planes
+from fedprune.codec.planes import BLOCK_VALUES, Words, pack_planes, planes_bound, unpack_planes
+from fedprune.codec.room import Room
 from fedprune.errors import DecodeError
 from fedprune.tensor import FLOAT_DTYPES, NUMPY_DTYPES
 
 
 class ValueCoding(Protocol):
-    """`values` [n] of the schema dtype `dtype`; `base` [n] are the same places of the version both ends hold."""
+    """`values` [n] of the schema dtype `dtype`; `base` [n] are the same places of the version both ends hold.
 
-    def encode(self, values: Array, dtype: str, base: Array | None) -> list[Part]: ...
+    What `encode` gives may lie in `room`, and is valid until that is used again."""
+
+    def encode(self, values: Array, dtype: str, base: Array | None, room: Room) -> list[Part]: ...
 
     def decode(self, cursor: Cursor, out: Array, dtype: str, base: Array | None) -> None: ...
 
@@ -29,7 +32,7 @@ class ValueCoding(Protocol):
 class Raw:
     """Little-endian values, end to end."""
 
-    def encode(self, values: Array, dtype: str, base: Array | None) -> list[Part]:
+    def encode(self, values: Array, dtype: str, base: Array | None, room: Room) -> list[Part]:
         return [_words(values).data.cast("B")] if values.size else []
 
     def decode(self, cursor: Cursor, out: Array, dtype: str, base: Array | None) -> None:
@@ -39,15 +42,15 @@ class Raw:
 class Planes:
     """Blocks of byte planes, lowest byte first; of floats the upper half is rotated, so that a plane is all exponent."""
 
-    def encode(self, values: Array, dtype: str, base: Array | None) -> list[Part]:
-        parts = []
+    def encode(self, values: Array, dtype: str, base: Array | None, room: Room) -> list[Part]:
+        room.restart(planes_bound(_words(values)))
         for block in _blocks(_words(values)):
-            parts += pack_planes(block, rotated=dtype in FLOAT_DTYPES)
-        return parts
+            pack_planes(room, block, rotated=dtype in FLOAT_DTYPES)
+        return [room.written]
 
     def decode(self, cursor: Cursor, out: Array, dtype: str, base: Array | None) -> None:
         for block in _blocks(_words(out)):
-            block[:] = unpack_planes(cursor, block.size, block.dtype, rotated=dtype in FLOAT_DTYPES)
+            unpack_planes(cursor, block, rotated=dtype in FLOAT_DTYPES)
 
 
 class Difference:
@@ -58,20 +61,21 @@ class Difference:
     sign are as far apart as the floats are in units of last place.
     """
 
-    def encode(self, values: Array, dtype: str, base: Array | None) -> list[Part]:
+    def encode(self, values: Array, dtype: str, base: Array | None, room: Room) -> list[Part]:
         assert base is not None
-        parts = []
+        room.restart(planes_bound(_words(values)))
         for block, origin in zip(_blocks(_words(values)), _blocks(_words(base)), strict=True):
             steps = np.subtract(block, origin)
             steps += _middle(steps)
-            parts += pack_planes(steps)
-        return parts
+            pack_planes(room, steps)
+        return [room.written]
 
     def decode(self, cursor: Cursor, out: Array, dtype: str, base: Array | None) -> None:
         if base is None:
             raise DecodeError("values are coded against a base that is not at hand")
         for block, origin in zip(_blocks(_words(out)), _blocks(_words(base)), strict=True):
-            np.add(unpack_planes(cursor, block.size, block.dtype), origin, out=block)
+            unpack_planes(cursor, block)
+            block += origin
             block -= _middle(block)
 
 

@@ -27,7 +27,7 @@ SCHEMA = Schema(
     )
 )
 HUGE = 1 << 62
-ALL, REF, BITMAP, CSR, LINES, GAP, RICE, XOR, PARTS = range(9)
+ALL, REF, BITMAP, CSR, LINES, GAP, RICE, XOR, PARTS, GRID = range(10)
 NONE, RAW, PLANES, DIFFERENCE, FLOAT16, BFLOAT16, INT8, INT4, TERNARY = range(9)
 
 Attack = tuple[str, str, bytes]  # file name, what it tries, the frame
@@ -38,7 +38,7 @@ def le32(number: int) -> bytes:
 
 
 def header(
-    *, magic: bytes = b"fpr\x02", content: int = 2, flags: int = 0, schema: bytes = b"", tail: bytes | None = None
+    *, magic: bytes = b"fpr\x03", content: int = 2, flags: int = 0, schema: bytes = b"", tail: bytes | None = None
 ) -> bytes:
     """Everything before the header's check; `tail` replaces numbers of segments and tensors and their owners."""
     name = schema or bytes.fromhex(SCHEMA.digest)[:8]
@@ -78,7 +78,7 @@ def with_weights(first: bytes) -> bytes:
 
 def in_mask(part: bytes, *, flags: int = 0, base: bytes = b"") -> bytes:
     """A mask frame with one segment."""
-    head = b"fpr\x02" + bytes((1, flags)) + bytes.fromhex(SCHEMA.digest)[:8] + bytes(3) + base
+    head = b"fpr\x03" + bytes((1, flags)) + bytes.fromhex(SCHEMA.digest)[:8] + bytes(3) + base
     return frame(head + varint(1) + varint(1) + bytes(1), part)
 
 
@@ -107,7 +107,7 @@ def of_frames() -> Iterator[Attack]:
     yield "cut", "ends in the middle of the weights", good[: len(good) // 2]
     yield "tail", "bytes after the end", good + b"x"
     yield "magic", "another kind of file", frame(header(magic=b"PK\x03\x04"))
-    yield "version", "a format of the future", frame(header(magic=b"fpr\x03"), WEIGHTS, STEPS, FLAGS)
+    yield "version", "a format of the future", frame(header(magic=b"fpr\x04"), WEIGHTS, STEPS, FLAGS)
     yield "content", "a kind of content that is none", frame(header(content=9), WEIGHTS, STEPS, FLAGS)
     yield "flags", "flags that mean nothing", frame(header(flags=0xFC), WEIGHTS, STEPS, FLAGS)
     yield "schema", "another model", frame(header(schema=b"otherone"), WEIGHTS, STEPS, FLAGS)
@@ -138,7 +138,7 @@ def of_lengths() -> Iterator[Attack]:
     yield "position-coding", "a position coding that is none", with_weights(segment(99, RAW, COUNT, body=raw))
     yield "value-coding", "a value coding that is none", with_weights(segment(ALL, 99, COUNT, body=raw))
     yield "xor-update", "a mask's coding in an update", with_weights(segment(XOR, RAW, COUNT, body=raw))
-    lossy = segment(ALL, INT8, 3, scales=bytes(4) + b"\x02\x00", body=b"\x02\x00")
+    lossy = segment(ALL, INT8, 3, scales=b"\x07" + bytes(4) + b"\x02\x00", body=b"\x02\x00")
     yield "lossy-integer", "integers with loss", frame(header(), WEIGHTS, lossy, FLAGS)
 
 
@@ -153,7 +153,7 @@ def of_streams() -> Iterator[Attack]:
     symbols = bytes(COUNT)
 
     def int8(stream: bytes) -> bytes:
-        scales = struct.pack("<f", 1.0) + b"\x02\x00"
+        scales = b"\x07" + struct.pack("<f", 1.0) + b"\x02\x00"
         return with_weights(segment(ALL, INT8, COUNT, scales=scales, body=stream))
 
     bomb = zstd(bytes(1 << 27))
@@ -173,6 +173,13 @@ def of_streams() -> Iterator[Attack]:
     yield "zstd-broken", "no zstd frame at all", int8(huffman(b"nonsense"))
     yield "zstd-short", "one symbol less than there are values", int8(huffman(zstd(symbols[1:])))
     yield "zstd-long", "a coded length of 2^62", int8(huffman(b"x", HUGE))
+    pairs = int8(b"\x03\x00" + varint(0) + b"\xff" * 300 + varint(len(bomb)) + bomb)
+    yield "pairs-bomb", "128 MiB as far symbols of 600 values", pairs
+    yield "pairs-few", "fewer far symbols than announced", int8(b"\x03\x00" + varint(0) + b"\xff" * 300 + b"\x00" * 9)
+    yield "pairs-long", "a coded length of 2^62", int8(b"\x03\x00" + varint(HUGE))
+    nibbles = zstd(b"\x10" * COUNT)
+    yield "halves-wide", "nibbles of five bits", int8(b"\x04" + varint(len(nibbles)) + nibbles + varint(0) + bytes(300))
+    yield "halves-short", "low nibbles that end early", int8(b"\x04" + varint(0) + bytes(300) + varint(0) + bytes(10))
     yield "mode", "a block mode that is none", int8(b"\x07" + symbols)
     yield "stream-tail", "symbols left over", int8(b"\x00" + symbols + b"\x00")
 
@@ -194,6 +201,13 @@ def of_places() -> Iterator[Attack]:
     yield "csr-twice", "the same column twice", places(CSR, b"\x02" + bytes(19) + b"\x04\x04", 2)
     yield "csr-unsorted", "columns that go back", places(CSR, b"\x02" + bytes(19) + b"\x05\x04", 2)
     yield "csr-lengths", "rows longer than the segment", places(CSR, b"\xff" * 20, 1)
+    middle = b"\x02\x07\x02\x07"  # all rows and columns of one class: group 14 is all cells
+    yield "grid-class", "a class that is none", places(GRID, b"\x02\x10\x02\x00", 1)
+    yield "grid-part", "2^62 places in a group", places(GRID, middle + bytes((GAP,)) + varint(HUGE), 1)
+    yield "grid-coding", "a coding that is no part", places(GRID, middle + bytes((CSR, 1)) + bytes(21), 1)
+    yield "grid-nested", "a grid inside a grid", places(GRID, middle + bytes((GRID, 1)) + middle, 1)
+    yield "grid-few", "fewer places than announced", places(GRID, middle + bytes((RICE, 1, 0, 1, 0x80)), 2)
+    yield "grid-short", "classes that end early", places(GRID, b"\x00" + bytes(9), 1)
     beyond = segment(BITMAP, RAW, 1, places=b"\x00\x81", body=b"\x01")
     yield "bitmap-beyond", "bits after the end", frame(header(), WEIGHTS, STEPS, beyond)
     yield "bitmap-count", "more bits than places", places(BITMAP, b"\x00" + b"\xff" * 75, 7)
@@ -205,18 +219,25 @@ def of_values() -> Iterator[Attack]:
         return with_weights(segment(ALL, coding, COUNT, scales=scales, body=body))
 
     flat = b"\x02\x7f"
-    yield "int8-infinite", "a scale that is infinite", scaled(INT8, struct.pack("<f", np.inf) + b"\x02\x00", flat)
-    yield "int8-nan", "a scale that is no number", scaled(INT8, struct.pack("<f", np.nan) + b"\x02\x00", flat)
-    yield "int8-negative", "a negative scale", scaled(INT8, struct.pack("<f", -1.0) + b"\x02\x00", flat)
+    yield (
+        "int8-infinite",
+        "a scale that is infinite",
+        scaled(INT8, b"\x07" + struct.pack("<f", np.inf) + b"\x02\x00", flat),
+    )
+    yield "int8-nan", "a scale that is no number", scaled(INT8, b"\x07" + struct.pack("<f", np.nan) + b"\x02\x00", flat)
+    yield "int8-negative", "a negative scale", scaled(INT8, b"\x07" + struct.pack("<f", -1.0) + b"\x02\x00", flat)
     yield (
         "int8-overflow",
         "a scale near the end of float32",
-        scaled(INT8, struct.pack("<f", 3.4e38) + b"\x02\x00", b"\x02\x80"),
+        scaled(INT8, b"\x07" + struct.pack("<f", 3.4e38) + b"\x02\x00", b"\x02\x80"),
     )
-    yield "int8-scales", "fewer scales than blocks", scaled(INT8, struct.pack("<f", 1.0) + b"\x00\x01", flat)
+    yield "int8-block", "blocks of 2^63 values", scaled(INT8, b"\x3f" + struct.pack("<f", 1.0) + b"\x02\x00", flat)
+    yield "int8-scales", "fewer scales than blocks", scaled(INT8, b"\x07" + struct.pack("<f", 1.0) + b"\x00\x01", flat)
     yield "ternary-nan", "a scale that is no number", scaled(TERNARY, struct.pack("<f", np.nan), b"\x02\x00")
     yield "ternary-five", "five signs that are none", scaled(TERNARY, struct.pack("<f", 1.0), b"\x02\xfa")
     yield "float16-infinite", "float16 infinities", scaled(FLOAT16, b"\x00", b"\x02\x00\x02\xf8")
+    signalling = scaled(FLOAT16, b"\x00", b"\x02\x02\x02\xf8")
+    yield "float16-signalling", "float16 that is no number, and would have the processor say so", signalling
     yield "float16-shift", "a power of two outside float32", scaled(FLOAT16, b"\x80", b"\x02\x00\x02\x00")
     yield "bfloat16-nan", "bfloat16 that is no number", scaled(BFLOAT16, b"", b"\x02\xff\x02\xff")
     yield "bool", "a truth value of 2", frame(header(), WEIGHTS, STEPS, segment(ALL, RAW, 3, body=b"\x00\x02\x00"))

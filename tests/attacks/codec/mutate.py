@@ -23,7 +23,7 @@ from fedprune.errors import DecodeError, RemoteError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "codec" / "v2"
+GOLDEN = Path(__file__).parents[2] / "golden" / "codec" / "v3"
 LIMITS = Limits(max_bytes=1 << 22, max_elements=1 << 22)
 Arrays = dict[str, NDArray[np.generic]]
 

@@ -44,7 +44,7 @@ def test_a_resealed_frame_is_the_frame() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_give_a_value_or_a_remote_error(data: bytes, in_front: bool) -> None:
-    frame = b"fpr\x02" + data if in_front else data
+    frame = b"fpr\x03" + data if in_front else data
     schema = Schema(tensors=(TensorSpec(name="w", shape=(4, 5)),))
     limits = Limits(max_bytes=1000, max_elements=1000)
     for read in (

@@ -53,7 +53,7 @@ def quantised(coding: int, scales: Reader, body: Reader, counts: list[int]) -> l
         return [w << 16 for n in counts for w in turn(planes(body, n, 2), 16)]
     if coding == 8:
         return ternary(scales, body, counts)
-    return in_blocks(scales, body, counts, *((128, 127) if coding == 6 else (32, 7)))
+    return in_blocks(scales, body, counts, 127 if coding == 6 else 7)
 
 
 def halves(scales: Reader, body: Reader, n: int) -> list[int]:
@@ -69,7 +69,8 @@ def ternary(scales: Reader, body: Reader, counts: list[int]) -> list[int]:
     return [f32(code * top) for code, top in zip(codes[: len(each)], each, strict=True)]
 
 
-def in_blocks(scales: Reader, body: Reader, counts: list[int], block: int, levels: int) -> list[int]:
+def in_blocks(scales: Reader, body: Reader, counts: list[int], levels: int) -> list[int]:
+    block = 2 ** scales.number(1)
     top = np.float32(struct.unpack("<f", scales.take(4))[0])
     coded = scales.stream(sum((n + block - 1) // block for n in counts))
     if levels == 127:
@@ -120,7 +121,7 @@ class Space:
 def decode(data: bytes, schema: Schema, mask: Patterns | None, base: Patterns | None) -> Patterns:
     """Every tensor of a frame; `mask` and `base` are what the frame was made against."""
     r = Reader(data)
-    assert r.take(4) == b"fpr\x02"
+    assert r.take(4) == b"fpr\x03"
     content, flags = r.number(1), r.number(1)
     r.take(8)
     for _ in range(3):

@@ -36,13 +36,44 @@ class Reader:
                 out += self.take(size)
             elif mode == 1:
                 out += zstandard.ZstdDecompressor().decompress(self.take(self.varint()))
-            else:
+            elif mode == 2:
                 out += [self.number(1)] * size
+            elif mode == 3:
+                out += self.pairs(size)
+            else:
+                assert mode == 4
+                high, low = self.nibbles(size), self.nibbles(size)
+                out += [16 * h + l for h, l in zip(high, low, strict=True)]
         assert len(out) == n
         return out
 
+    def pairs(self, n: int) -> list[int]:
+        lowest, half = self.number(1), (n + 1) // 2
+        above = apart(self.coded(half, half)[0], n)
+        where = [i for i, a in enumerate(above) if a == 15]
+        far = self.coded(len(where), len(where))[0] if where else []
+        for i, a in zip(where, far, strict=True):
+            above[i] = a
+        return [(lowest + a) % 256 for a in above]
+
+    def nibbles(self, n: int) -> list[int]:
+        data, is_zstd = self.coded(n, (n + 1) // 2)
+        return data if is_zstd else apart(data, n)
+
+    def coded(self, n: int, raw: int) -> tuple[list[int], bool]:
+        length = self.varint()
+        if length == 0:
+            return list(self.take(raw)), False
+        data = list(zstandard.ZstdDecompressor().decompress(self.take(length)))
+        assert len(data) == n
+        return data, True
+
     def bits(self, n: int) -> list[int]:
         return to_bits(list(self.take((n + 7) // 8)), n)
+
+
+def apart(data: list[int], n: int) -> list[int]:
+    return [d % 16 for d in data] + [d // 16 for d in data][: n - len(data)]
 
 
 def to_bits(data: list[int], n: int) -> list[int]:
@@ -65,6 +96,8 @@ def places_of(coding: int, r: Reader, k: int, shapes: list[tuple[int, int, int]]
         return after(gaps(r, k))
     if coding == 6:
         return after(rice(r, k))
+    if coding == 9:
+        return grid(r, shapes)
     assert base is not None
     if coding == 7:
         changed = set(part(r, n))
@@ -106,6 +139,23 @@ def lines(r: Reader, shapes: list[tuple[int, int, int]]) -> list[int]:
                     out += range(start + (i * columns + j) * depth, start + (i * columns + j + 1) * depth)
         start += rows * columns * depth
     return out
+
+
+def grid(r: Reader, shapes: list[tuple[int, int, int]]) -> list[int]:
+    row_classes = r.stream(sum(a for a, _, _ in shapes))
+    column_classes = r.stream(sum(b * c for _, b, c in shapes))
+    groups: list[list[int]] = [[] for _ in range(31)]
+    start = 0
+    for a, b, c in shapes:
+        rows, row_classes = row_classes[:a], row_classes[a:]
+        columns, column_classes = column_classes[: b * c], column_classes[b * c :]
+        for row_class in range(16):
+            for i in range(a):
+                for j in range(b * c):
+                    if rows[i] == row_class:
+                        groups[row_class + columns[j]].append(start + i * b * c + j)
+        start += a * b * c
+    return sorted(cells[i] for cells in groups if cells for i in part(r, len(cells)))
 
 
 def after(gaps: list[int]) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from fedprune.codec import (
     Content,
@@ -23,10 +24,11 @@ from fedprune.codec import (
 )
 from fedprune.codec.base import Cursor, Shape, varint
 from fedprune.codec.container import Coded, Header, parse, short_digest, write
-from fedprune.codec.entropy import BLOCK_SYMBOLS, pack, unpack
+from fedprune.codec.entropy import BLOCK_SYMBOLS, Mode, pack, unpack
 from fedprune.codec.grouping import POOL_ELEMENTS, SMALL_ELEMENTS, group
 from fedprune.codec.places import Places
 from fedprune.codec.positions import CODINGS
+from fedprune.codec.room import Room
 from fedprune.errors import DecodeError, LocalError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
@@ -74,6 +76,46 @@ def test_streams_are_near_their_order_0_entropy(weights: list[int]) -> None:
     entropy = -np.sum(counts[counts > 0] * np.log2(counts[counts > 0] / data.size)) / 8
     # a Huffman code has whole bits: up to 0.086 + p(most frequent) bits a symbol over entropy (Gallager 1978)
     assert sum(map(len, pack(data))) <= entropy + (0.086 + p.max()) * data.size / 8 + 150
+
+
+def entropy_of(symbols: NDArray[np.uint8]) -> float:
+    counts = np.bincount(symbols)
+    shares = counts[counts > 0] / symbols.size
+    return float(-np.sum(shares * np.log2(shares)) * symbols.size / 8)
+
+
+@pytest.mark.parametrize("size", [32_768, 40_001, BLOCK_SYMBOLS + 33_003])
+@pytest.mark.parametrize("mode", [Mode.PAIRS, Mode.HALVES])
+def test_narrow_and_flat_streams_come_back_within_two_percent_of_their_entropy(mode: Mode, size: int) -> None:
+    rng = np.random.default_rng(size)
+    narrow = rng.normal(254, 2, size) + 60 * (rng.random(size) < 0.01)
+    flat = rng.normal(128, 62, size)  # beyond a byte it comes in again at the other end
+    data = (narrow if mode is Mode.PAIRS else flat).astype(np.int64).astype(np.uint8)
+    coded = b"".join(pack(data))
+    assert coded[0] == mode
+    assert len(coded) <= 1.02 * entropy_of(data)
+    cursor = Cursor(memoryview(coded))
+    assert np.array_equal(unpack(cursor, size), data)
+    cursor.done()
+
+
+def test_what_is_written_in_a_room_stays_until_it_is_used_again() -> None:
+    room = Room()
+    room.restart(8)
+    room.ahead(3)[:] = 7
+    room.put([b"ab"])
+    room.advance(1)
+    assert bytes(room.written)[:2] == b"ab"
+    assert len(room.written) == 3
+    room.restart(2)
+    assert len(room.written) == 0
+
+
+def test_a_large_frame_is_the_one_that_grows() -> None:
+    schema = Schema(tensors=(TensorSpec(name="w", shape=(3 << 20,)),))
+    arrays = {"w": np.random.default_rng(0).normal(size=3 << 20).astype(np.float32)}
+    parts = [bytes(part) for part in iter_update(arrays, schema=schema)]
+    assert b"".join(parts) == encode_update(arrays, schema=schema)
 
 
 def test_small_tensors_of_a_kind_share_a_group_and_large_ones_stand_alone() -> None:

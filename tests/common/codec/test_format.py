@@ -28,12 +28,14 @@ from fedprune.codec import (
     encode_update,
 )
 from fedprune.codec.container import parse
+from fedprune.codec.entropy import Mode
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "codec" / "v2"
+GOLDEN = Path(__file__).parents[2] / "golden" / "codec" / "v3"
 PAGE = Path(__file__).parents[3] / "docs" / "format.md"
-CASES = 27
+CASES = 31
+MODES = {"pairs": Mode.PAIRS, "halves": Mode.HALVES}
 LIMITS = Limits(max_bytes=1 << 20, max_elements=1 << 21)  # forced CSR is larger than the limits of what is chosen
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -100,6 +102,13 @@ def test_no_golden_frame_is_missing_and_every_coding_has_one() -> None:
     assert values == set(Values)
 
 
+def test_every_mode_of_a_block_has_a_golden_frame() -> None:
+    modes = {
+        name: parse(memoryview((GOLDEN / f"update-{name}.frame").read_bytes())).segments[0].body[0] for name in MODES
+    }
+    assert modes == MODES
+
+
 @pytest.mark.parametrize("path", FRAMES, ids=lambda path: path.stem)
 def test_golden_frames_are_read_alike_by_both_decoders(path: Path) -> None:
     case = Case(path)
@@ -124,7 +133,9 @@ def test_the_example_of_the_page_is_what_we_write() -> None:
     assert slow.decode(frame, schema, None, None) == patterns(weights)
 
 
-@pytest.mark.parametrize("coding", [Positions.BITMAP, Positions.GAP, Positions.RICE, Positions.CSR, None])
+@pytest.mark.parametrize(
+    "coding", [Positions.BITMAP, Positions.GAP, Positions.RICE, Positions.CSR, Positions.GRID, None]
+)
 @pytest.mark.parametrize("density", [0.003, 0.2, 0.7])
 def test_fresh_masks_are_read_by_the_slow_decoder(coding: Positions | None, density: float) -> None:
     bits = np.random.default_rng(4).random((50, 60)) < density

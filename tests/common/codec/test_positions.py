@@ -9,15 +9,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedprune.codec import Limits, Plan, Positions, decode_mask, decode_mask_set, encode_mask, encode_mask_set
+from fedprune.codec.base import Shape
 from fedprune.codec.chooser import entropy_bytes
 from fedprune.codec.container import parse
+from fedprune.codec.grid import is_gathered
+from fedprune.codec.places import Places
 from fedprune.errors import LocalError, VersionError
 from fedprune.mask import Mask
 from fedprune.tensor import Schema, TensorSpec
 
 Bits = NDArray[np.bool_]
 WIDE = Limits(max_bytes=1 << 24, max_elements=1 << 24)
-ALONE = (Positions.BITMAP, Positions.CSR, Positions.GAP, Positions.RICE)
+ALONE = (Positions.BITMAP, Positions.CSR, Positions.GAP, Positions.RICE, Positions.GRID)
 
 
 def codings(frame: bytes) -> list[Positions]:
@@ -149,3 +152,33 @@ def test_a_slow_link_pays_for_bytes_and_a_fast_one_for_time() -> None:
     assert codings(slow) == [Positions.GAP]
     assert codings(fast) == [Positions.BITMAP]
     assert len(slow) < len(fast)
+
+
+def gathered(rows: int, columns: int, seed: int = 0) -> Bits:
+    """Places as the largest values of an outer product with noise leave them."""
+    rng = np.random.default_rng(seed)
+    shares = np.outer(rng.lognormal(0, 1, rows), rng.lognormal(0, 1, columns))
+    return np.asarray(rng.random((rows, columns)) < np.minimum(0.1 * shares / shares.mean(), 0.9))
+
+
+def test_places_that_gather_in_rows_and_columns_cost_less_than_random_ones() -> None:
+    bits = gathered(300, 400)
+    bound = entropy_bytes(bits.size, int(np.count_nonzero(bits)))
+    frame = encode_mask(bits)
+    assert codings(frame) == [Positions.GRID]
+    assert len(frame) < 0.88 * bound
+    assert len(frame) < 0.95 * len(encode_mask(bits, plan=Plan(positions=Positions.GAP)))
+    assert np.array_equal(decode_mask(frame, shape=bits.shape), bits)
+
+
+def test_small_tensors_share_one_grid() -> None:
+    schema = schema_of(a=(200, 220), b=(250, 100, 2), c=(300,))
+    alive = {"a": gathered(200, 220), "b": gathered(250, 200, 1).reshape(250, 100, 2), "c": random_bits((300,), 0.5)}
+    mask = Mask(schema=schema, version=1, alive=alive)
+    frame = encode_mask_set(mask)
+    assert codings(frame) == [Positions.GRID]
+    assert all(np.array_equal(decode_mask_set(frame, schema=schema).alive[name], bits) for name, bits in alive.items())
+
+
+def test_random_places_are_not_tried_as_a_grid() -> None:
+    assert not is_gathered(Places.of_bits(random_bits((512, 512), 0.1).reshape(-1)), [Shape(512, 512)])

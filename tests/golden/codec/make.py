@@ -77,6 +77,12 @@ def masks() -> None:
         frame = encode_mask_set(moved, base=base, plan=Plan(positions=coding))
         save(f"mask-{coding.name.lower()}", frame, schema, expected=bits(moved), base=bits(base))
     save("mask-ref", encode_mask_set(base, base=base), schema, expected=bits(base), base=bits(base))
+    lined = mask_of(schema, 0.7, 6)
+    for name, alive in lined.alive.items():
+        lined.alive[name] = alive & (np.arange(alive.shape[0]) % 3 > 0).reshape(-1, *[1] * (alive.ndim - 1))
+        lined.alive[name][:, ::4] = False
+    frame = encode_mask_set(lined, plan=Plan(positions=Positions.GRID))
+    save("mask-grid", frame, schema, expected=bits(lined))
     long = Schema(tensors=(TensorSpec(name="long", shape=(1200, 1000)),))
     for coding in (Positions.BITMAP, Positions.GAP):
         mask = mask_of(long, 0.004, 5)
@@ -152,6 +158,7 @@ def updates() -> None:
         frame = encode_update(masked, schema=schema, mask=mask, plan=plan, version=VERSION, content=Content.DELTA)
         expected = decode_update(frame, schema=schema, mask=mask)
         save(f"update-{kind}", frame, schema, expected=expected, mask=bits(mask))
+    nibbles()
     long = Schema(tensors=(TensorSpec(name="long", shape=(150_000,)),))
     ramp: Arrays = {"long": (np.arange(150_000, dtype="<f4") // 9) * np.float32(2**-12)}
     save("update-long", encode_update(ramp, schema=long), long, expected=ramp)
@@ -161,6 +168,21 @@ def updates() -> None:
         one(),
         expected={"x": np.array([1.5], "<f4")},
     )
+
+
+def nibbles() -> None:
+    """Blocks of symbols in a narrow range with some far ones, odd in number; and of symbols that are nearly alike."""
+    rng = np.random.default_rng(8)
+    narrow = (rng.normal(250, 3, 33_001) + 40 * (rng.random(33_001) < 0.01)).astype(np.int64) % 256
+    flat = rng.integers(0, 180, 16_385)
+    for name, symbols in (("pairs", narrow), ("halves", flat)):
+        schema = Schema(tensors=(TensorSpec(name="u8", shape=symbols.shape, dtype="uint8", role=Role.COUNTER),))
+        arrays: Arrays = {"u8": symbols.astype(np.uint8)}
+        save(f"update-{name}", encode_update(arrays, schema=schema), schema, expected=arrays)
+    plan = Plan(values="int8")
+    schema = Schema(tensors=(TensorSpec(name="w", shape=(1500,)),))
+    frame = encode_update({"w": rng.normal(0, 0.05, 1500).astype(np.float32)}, schema=schema, plan=plan)
+    save("update-int8-weights", frame, schema, expected=decode_update(frame, schema=schema))
 
 
 def one() -> Schema:

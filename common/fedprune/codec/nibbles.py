@@ -1,0 +1,108 @@
+"""Blocks of symbols coded by their nibbles: where Huffman over whole bytes is slow, or blind.
+
+`pairs` is for symbols of a narrow range, such as exponents: two go into a byte. There are half as many for Huffman, none
+loses a fraction of a bit by itself, and the short matches disappear that zstd would stop at. `halves` is for symbols so
+nearly alike in number that zstd does not try (its most frequent one must be above 1/128): the high nibbles still shrink.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedprune.codec.base import Bytes, Cursor, Part
+from fedprune.codec.huffman import framed, unframed
+from fedprune.errors import DecodeError
+
+FAR = 15  # how far above the lowest a symbol is that follows by itself
+LOW_NIBBLES = np.uint64(0x0F0F0F0F0F0F0F0F)
+FOUR = np.uint64(4)
+
+
+def pack_pairs(block: Bytes, lowest: int) -> list[Part]:
+    """Distances above `lowest`, two to a byte; those of `FAR` and more come after all others."""
+    nibbles, half = _two_rows(block.size), -(-block.size // 2)
+    np.subtract(block[:half], np.uint8(lowest), out=nibbles[0, :half])
+    np.subtract(block[half:], np.uint8(lowest), out=nibbles[1, : block.size - half])
+    far = _cut_far(nibbles)
+    symbols = _joined(nibbles)[:half]
+    return [bytes((lowest,)), *framed(symbols, symbols), *(framed(far, far) if far.size else [])]
+
+
+def unpack_pairs(cursor: Cursor, count: int) -> Bytes:
+    """The block of `count` symbols that `pack_pairs` wrote."""
+    lowest, half = cursor.byte(), -(-count // 2)
+    symbols = _parted(unframed(cursor, half, half)[0], count)
+    far = np.flatnonzero(symbols == FAR)
+    if far.size:
+        symbols[far] = unframed(cursor, far.size, far.size)[0]
+    symbols += np.uint8(lowest)
+    return symbols
+
+
+def pack_halves(block: Bytes) -> list[Part]:
+    """The high nibbles, then the low ones: each one to a byte through Huffman, or two to a byte."""
+    parts: list[Part] = []
+    for plane in (_shifted(block), block & 15):
+        half = -(-plane.size // 2)
+        rows = _two_rows(plane.size)
+        rows[0, :half], rows[1, : plane.size - half] = plane[:half], plane[half:]
+        parts += framed(plane, _joined(rows)[:half])
+    return parts
+
+
+def unpack_halves(cursor: Cursor, count: int) -> Bytes:
+    """The block of `count` symbols that `pack_halves` wrote."""
+    high, low = _read_plane(cursor, count), _read_plane(cursor, count)
+    return np.asarray(high * np.uint8(16) + low)
+
+
+def _read_plane(cursor: Cursor, count: int) -> Bytes:
+    data, is_huffman = unframed(cursor, count, -(-count // 2))
+    if not is_huffman:
+        return _parted(data, count)
+    if int(data.max(initial=0)) > 15:
+        raise DecodeError("a nibble of more than four bits", seen=int(data.max()))
+    return data
+
+
+def _two_rows(count: int) -> Bytes:
+    """Zeros [2, at least half of `count`], whose rows are whole 64-bit words."""
+    return np.zeros((2, (count + 15) // 16 * 8), np.uint8)
+
+
+def _joined(rows: Bytes) -> Bytes:
+    """Nibbles of both rows in one byte, the first in the low half. Eight are shifted at once: none reaches its neighbour."""
+    words = rows.view("<u8")
+    words[1] <<= FOUR
+    words[0] |= words[1]
+    return rows[0]
+
+
+def _parted(pairs: Bytes, count: int) -> Bytes:
+    """The nibbles [count] of `_joined`; new memory."""
+    rows, half = _two_rows(count), -(-count // 2)
+    rows[0, :half] = pairs
+    words = rows.view("<u8")
+    np.right_shift(words[0], FOUR, out=words[1])
+    words &= LOW_NIBBLES
+    return np.concatenate((rows[0, :half], rows[1, : count - half]))
+
+
+def _shifted(block: Bytes) -> Bytes:
+    rows = np.zeros(-(-block.size // 8) * 8, np.uint8)
+    rows[: block.size] = block
+    words = rows.view("<u8")
+    words >>= FOUR
+    words &= LOW_NIBBLES
+    return rows[: block.size]
+
+
+def _cut_far(nibbles: Bytes) -> Bytes:
+    """The symbols that are no nibbles, in order; `FAR` takes their place."""
+    is_far = nibbles >= FAR
+    # few words of eight have one: to look for those first, and to set bits, is ten times faster than boolean indexing
+    words = np.flatnonzero(is_far.view("<u8"))
+    candidates = nibbles.reshape(-1, 8)[words]
+    nibbles |= np.negative(is_far.view(np.uint8))
+    nibbles &= FAR
+    return candidates[candidates >= FAR]

@@ -1,0 +1,50 @@
+"""Places without any structure that a coding could use: all of them, or one bit each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedprune.codec import entropy
+from fedprune.codec.base import Cursor, Part, Shape, space_size
+from fedprune.codec.places import Places
+from fedprune.errors import DecodeError
+from fedprune.mask import Bits
+
+
+class Everything:
+    """Nothing travels, every place of the space is meant."""
+
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
+        return []
+
+    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
+        if count != space_size(shapes):
+            raise DecodeError("fewer positions than the space has", seen=count, expected=space_size(shapes))
+        return Places.everything(count)
+
+
+class Bitmap:
+    """One bit a place, most significant first, Huffman-coded where it pays."""
+
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
+        return entropy.pack(np.packbits(places.bits))
+
+    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
+        return counted(Places.of_bits(unpack_bits(cursor, space_size(shapes))), count)
+
+
+def unpack_bits(cursor: Cursor, size: int) -> Bits:
+    """A stream of `size` bits."""
+    packed = entropy.unpack(cursor, -(-size // 8))
+    if size % 8 and packed[-1] & (0xFF >> size % 8):
+        raise DecodeError("a bitmap has bits beyond its end")
+    return np.unpackbits(packed, count=size).view(np.bool_)
+
+
+def counted(places: Places, count: int) -> Places:
+    """The places, if they are as many as announced."""
+    if places.count != count:
+        raise DecodeError("another number of positions than announced", seen=places.count, expected=count)
+    return places
