@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from fedprune.codec.base import Cursor, Part, Positions, Shape, length, varint
 from fedprune.codec.gaps import Gap, Rice
 from fedprune.codec.places import Places
-from fedprune.codec.plain import Bitmap, Everything
+from fedprune.codec.plain import Bitmap, Everything, PositionCoding
 from fedprune.errors import DecodeError, LimitError
 
-CODINGS = {
+CODINGS: dict[Positions, PositionCoding] = {
     Positions.ALL: Everything(),
     Positions.BITMAP: Bitmap(),
     Positions.GAP: Gap(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +12,14 @@ from fedprune.codec.base import Cursor, Part, Shape, space_size
 from fedprune.codec.places import Places
 from fedprune.errors import DecodeError
 from fedprune.mask import Bits
+
+
+class PositionCoding(Protocol):
+    """`places` in the space that `shapes` make up end to end; `count` of them."""
+
+    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]: ...
+
+    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places: ...
 
 
 class Everything:

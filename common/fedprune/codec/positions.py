@@ -8,7 +8,6 @@ does, and the receiver checks both before it gets here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -17,17 +16,9 @@ from fedprune.codec.base import Cursor, Part, Positions, Shape, space_size
 from fedprune.codec.gaps import Gap, Rice
 from fedprune.codec.grid import Grid
 from fedprune.codec.places import Places
-from fedprune.codec.plain import Bitmap, Everything, counted, unpack_bits
+from fedprune.codec.plain import Bitmap, Everything, PositionCoding, counted, unpack_bits
 from fedprune.errors import DecodeError
 from fedprune.mask import Bits, Indices
-
-
-class PositionCoding(Protocol):
-    """`places` in the space that `shapes` make up end to end; `count` of them."""
-
-    def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]: ...
-
-    def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places: ...
 
 
 class RowsColumns:
