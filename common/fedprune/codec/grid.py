@@ -135,7 +135,8 @@ def _classes(at: Indices, shape: Shape, density: float, count: int) -> tuple[Byt
 
 def _class_of(counts: Counts, expected: float, octaves: float) -> Bytes:
     above = np.log2((counts + 0.4) / (expected + 0.4)) / octaves  # 0.4: a line without places is not of density 0
-    return np.clip(np.rint(above) + MIDDLE, 0, CLASSES - 1).astype(np.uint8)
+    classes: Bytes = np.clip(np.rint(above) + MIDDLE, 0, CLASSES - 1).astype(np.uint8)
+    return classes
 
 
 def _keys(at: Indices, shape: Shape, cells: _Cells, tensor: int) -> Indices:

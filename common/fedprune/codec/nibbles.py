@@ -42,7 +42,7 @@ def unpack_pairs(cursor: Cursor, count: int) -> Bytes:
 def pack_halves(block: Bytes) -> list[Part]:
     """The high nibbles, then the low ones: each one to a byte through Huffman, or two to a byte."""
     parts: list[Part] = []
-    for plane in (_shifted(block), block & 15):
+    for plane in (_shifted(block), block & np.uint8(15)):
         half = -(-plane.size // 2)
         rows = _two_rows(plane.size)
         rows[0, :half], rows[1, : plane.size - half] = plane[:half], plane[half:]
@@ -75,7 +75,8 @@ def _joined(rows: Bytes) -> Bytes:
     words = rows.view("<u8")
     words[1] <<= FOUR
     words[0] |= words[1]
-    return rows[0]
+    first: Bytes = rows[0]
+    return first
 
 
 def _parted(pairs: Bytes, count: int) -> Bytes:
