@@ -1,23 +1,28 @@
-"""What watching costs: rounds with no live page open and with twenty, in turn; and how soon a browser shows a round.
+"""What watching costs: the rounds of one run, with no live page open and with twenty, in turn; and how soon a browser
+shows a round.
 
-The pages are streams that are read as they come, from another process; with Chromium and Playwright here, one real page
-is timed too: from the coordinator's glance when a round is committed to the change in the page.
+Within one run the pages are closed, open, open and closed for so many rounds each, again and again: two runs after each
+other differ by more than what is looked for, and so do the first and the last rounds of one. A page is a stream that is read as it comes, by another process on the same
+cores, so the reading is in the figures; the coordinator's own processor time is given beside them. With Chromium and
+Playwright here a real page is timed too: from the moment a round's line stands in `rounds.jsonl` to the change in the page.
 
-Example: python bench/page.py --pages 20 --pairs 3
+Example: python bench/page.py --pages 20 --turns 6
+         python bench/page.py --only browser
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
+import random
 import shutil
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,156 +30,290 @@ from typing import Any
 from rich.console import Console
 
 from fedprune.config import ClientsSection, RunConfig, RunSection, TrainingSection
+from fedprune.report import RoundReport
 from fedprune_lab.benching import keep
+from fedprune_lab.demo import Plan
 from fedprune_lab.federation import Federation, free_port
 from fedprune_lab.view import LineView
 
 TASK = Path(__file__).parent / "tasks" / "mlp50k.py"
 CLIENTS = 8
+# Rounds that a stretch gives away: a glance sees a round up to a tenth of a second late, and pages take time to open.
+SETTLING = 4
 # The first rounds import and warm up.
-SKIPPED = 5
+WARMING = 8
+LOOK_S = 0.002
 
 
-@dataclass
-class Seen:
-    """One run: seconds of each round, CPU seconds of the coordinator, bytes that pages read."""
-
-    rounds: list[float] = field(default_factory=list)
-    cpu_s: float = 0.0
-    read: int = 0
-
-
-def run(pages: int, rounds: int, visit: Callable[[str], None] | None = None) -> Seen:
-    """A run of light clients with so many pages open."""
+def short(rounds: int) -> tuple[RunConfig, Path, int, bool]:
+    """Rounds as short as they get: eight clients that do not train, dense, without evaluation."""
     config = RunConfig(
         run=RunSection(name="bench", rounds=rounds, evaluate_every=0),
         clients=ClientsSection(expect=CLIENTS, min_clients=CLIENTS),
         training=TrainingSection(steps=1, held_out=0.0),
     )
-    seen, address = Seen(), f"127.0.0.1:{free_port()}"
-    readers = Readers(address, pages, seen)
+    return config, TASK, CLIENTS, True
 
-    def look(pid: int) -> None:
-        # It may end between a look at it and this one.
-        with contextlib.suppress(FileNotFoundError):
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            seen.cpu_s = sum(int(ticks) for ticks in stat[11:13]) / os.sysconf("SC_CLK_TCK")
 
-    with tempfile.TemporaryDirectory() as folder:
-        federation = Federation(
-            configs=[config],
-            task=TASK,
-            clients=CLIENTS,
-            out=Path(folder) / "run",
-            page=address,
-            light=True,
-            look=look,
-        )
-        watching = [threading.Thread(target=readers.read, daemon=True)] if pages else []
-        watching += [threading.Thread(target=visit, args=(f"http://{address}/",), daemon=True)] if visit else []
-        for thread in watching:
-            thread.start()
-        (report,), _ = federation.run(LineView(Console(quiet=True)))
-        for thread in watching:
-            thread.join()
-    seen.rounds = [row.seconds for row in report.rounds[SKIPPED:]]
-    return seen
+def demo(rounds: int) -> tuple[RunConfig, Path, int, bool]:
+    """The demo's pruned run, with its four clients that train."""
+    plan = Plan(out=Path(), rounds=rounds)
+    return plan.config("bench", plan.density), plan.task, plan.clients, False
+
+
+ROUNDS = {"short": short, "demo": demo}
 
 
 @dataclass
-class Readers:
-    """Open streams, read until the coordinator ends."""
+class Stretch:
+    """Rounds under one condition: their seconds; and the coordinator's processor time over `clock_s` of them."""
 
-    address: str
     pages: int
-    seen: Seen
+    rounds: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
+    clock_s: float = 0.0
 
-    def read(self) -> None:
-        asyncio.run(self._all())
-
-    async def _all(self) -> None:
-        host, _, port = self.address.rpartition(":")
-        while True:
-            try:
-                _, first = await asyncio.open_connection(host, int(port))
-            except OSError:
-                await asyncio.sleep(0.1)
-            else:
-                first.close()
-                break
-        await asyncio.gather(*(self._one(host, int(port)) for _ in range(self.pages)))
-
-    async def _one(self, host: str, port: int) -> None:
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(f"GET /events HTTP/1.1\r\nHost: {self.address}\r\n\r\n".encode())
-        while chunk := await reader.read(1 << 16):
-            self.seen.read += len(chunk)
-        writer.close()
+    @property
+    def cpu_share(self) -> float:
+        """Of one core."""
+        return self.cpu_s / self.clock_s
 
 
-def latencies_ms(url: str, found: list[float]) -> None:
-    """Open a real page; when the run is over, add for each round how long after the glance it was drawn."""
-    from playwright.sync_api import Error, sync_playwright
+class Turns(LineView):
+    """A view that opens and closes pages as the rounds go by."""
 
-    script = """addEventListener("DOMContentLoaded", () => {
-        window.drawn = [];
-        new MutationObserver(() => window.drawn.push(Date.now() - 1000 * fedprune.now.time))
-            .observe(document.getElementById("progress"), { attributes: true });
-    });"""
-    with sync_playwright() as driver:
+    def __init__(self, readers: Readers, pages: int, length: int) -> None:
+        super().__init__(Console(quiet=True))
+        self._readers, self._pages, self._length = readers, pages, length
+        self.stretches: list[Stretch] = []
+        self.pid = 0
+        self._since = (0.0, 0.0)
+
+    def round(self, row: RoundReport) -> None:
+        turn, at = divmod(row.round - WARMING, self._length)
+        if turn < 0:
+            return
+        if at == 0:
+            self._close()
+            self.stretches.append(Stretch(pages=self._pages if turn % 4 in (1, 2) else 0))
+            self._readers.want(self.stretches[-1].pages)
+        elif at >= SETTLING:
+            if at == SETTLING:
+                self._since = (cpu_s(self.pid), time.monotonic())
+            self.stretches[-1].rounds.append(row.seconds)
+
+    def look(self, pid: int) -> None:
+        """Learn who the coordinator is."""
+        self.pid = pid
+
+    def _close(self) -> None:
+        if self.stretches:
+            cpu, clock = self._since
+            self.stretches[-1].cpu_s, self.stretches[-1].clock_s = cpu_s(self.pid) - cpu, time.monotonic() - clock
+
+    def whole(self) -> list[Stretch]:
+        """All but the last, which the end of the run cuts."""
+        return self.stretches[:-1]
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of all threads of a process."""
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        # It may end between a look at it and this one.
+        with suppress(FileNotFoundError):
+            total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+class Readers(threading.Thread):
+    """Open streams, as many as are wanted at the moment, read until they are closed."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(daemon=True)
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._loop = asyncio.new_event_loop()
+        self._open: list[asyncio.Task[None]] = []
+        self.read = 0
+
+    def run(self) -> None:
+        self._loop.run_forever()
+
+    def want(self, pages: int) -> None:
+        """So many from now on; from any thread."""
+        self._loop.call_soon_threadsafe(self._set, pages)
+
+    def _set(self, pages: int) -> None:
+        while len(self._open) > pages:
+            self._open.pop().cancel()
+        while len(self._open) < pages:
+            self._open.append(self._loop.create_task(self._one()))
+
+    async def _one(self) -> None:
+        reader, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.write(f"GET /events HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+            while chunk := await reader.read(1 << 16):
+                self.read += len(chunk)
+        finally:
+            writer.close()
+
+
+@contextmanager
+def made(kind: str, rounds: int) -> Iterator[tuple[Federation, str]]:
+    """A federation and the address of its page."""
+    config, task, clients, light = ROUNDS[kind](rounds)
+    address = f"127.0.0.1:{free_port()}"
+    with tempfile.TemporaryDirectory() as folder:
+        yield (
+            Federation(
+                configs=[config], task=task, clients=clients, out=Path(folder) / "run", page=address, light=light
+            ),
+            address,
+        )
+
+
+def in_turn(kind: str, pages: int, turns: int, length: int) -> dict[str, Any]:
+    """One run: `turns` stretches without and as many with pages, each of so many rounds."""
+    rounds = WARMING + 2 * turns * length + 1
+    with made(kind, rounds) as (federation, address):
+        readers = Readers(address)
+        readers.start()
+        view = Turns(readers, pages, length)
+        object.__setattr__(federation, "look", view.look)
+        federation.run(view)
+    both = {False: Stretch(pages=0), True: Stretch(pages=pages)}
+    for stretch in view.whole():
+        whole = both[stretch.pages > 0]
+        whole.rounds += stretch.rounds
+        whole.cpu_s += stretch.cpu_s
+        whole.clock_s += stretch.clock_s
+    without, watched = both[False], both[True]
+    before, after = (1000 * statistics.median(s.rounds) for s in (without, watched))
+    low, high = interval(without.rounds, watched.rounds)
+    found = {
+        "rounds": [len(without.rounds), len(watched.rounds)],
+        "round_ms": [before, after],
+        "slower_percent": 100 * (after / before - 1),
+        "slower_percent_90": [low, high],
+        "coordinator_share_of_a_core": [without.cpu_share, watched.cpu_share],
+        "coordinator_us_per_page_and_round": 1e3 * (watched.cpu_share * after - without.cpu_share * before) / pages,
+        "bytes_read": readers.read,
+    }
+    print(
+        f"{kind}: a round takes {before:.1f} ms without pages, {after:.1f} ms with {pages} "
+        f"({found['slower_percent']:+.1f} %, 90 % of resamples between {low:+.1f} and {high:+.1f} %; medians of "
+        f"{len(without.rounds)} and {len(watched.rounds)} rounds); "
+        f"a page costs the coordinator {found['coordinator_us_per_page_and_round']:.0f} us a round"
+    )
+    return found
+
+
+def interval(without: list[float], watched: list[float]) -> tuple[float, float]:
+    """Between which percentages nine tenths of bootstrapped medians say a round is slower."""
+    draw = random.Random(0)
+    again = [
+        100
+        * (
+            statistics.median(draw.choices(watched, k=len(watched)))
+            / statistics.median(draw.choices(without, k=len(without)))
+            - 1
+        )
+        for _ in range(1000)
+    ]
+    cuts = statistics.quantiles(again, n=20)
+    return cuts[0], cuts[-1]
+
+
+class Lines(threading.Thread):
+    """When each line of a growing file was there, to `LOOK_S`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self._path, self._over = path, threading.Event()
+        self.times: list[float] = []
+
+    def run(self) -> None:
+        size = 0
+        while not self._over.wait(LOOK_S):
+            with suppress(FileNotFoundError):
+                if os.stat(self._path).st_size != size:
+                    seen, text = time.time(), self._path.read_bytes()
+                    size = len(text)
+                    self.times += [seen] * (text.count(b"\n") - len(self.times))
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+
+DRAWN = """addEventListener("DOMContentLoaded", () => {
+    window.drawn = [];
+    const round = () => fedprune.runs.at(-1)?.rounds.at(-1)?.round ?? 0;
+    new MutationObserver(() => drawn.push([round(), Date.now() / 1000]))
+        .observe(document.getElementById("progress"), { attributes: true });
+});"""
+
+
+def in_browser(kind: str, rounds: int) -> dict[str, Any]:
+    """One run with a real page open: for each round how long after its line it was drawn."""
+    from playwright.sync_api import sync_playwright
+
+    drawn: list[tuple[int, float]] = []
+    with made(kind, rounds) as (federation, address), sync_playwright() as driver:
         flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        page = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags).new_page()
-        page.add_init_script(script)
-        while True:
-            try:
-                page.goto(url)
-                break
-            except Error:
-                time.sleep(0.2)
-        while page.evaluate("(fedprune.runs[0]?.outcome ?? 'running') === 'running'"):
-            time.sleep(0.2)
-        # The first is the story of what was before.
-        found += page.evaluate("drawn.slice(1)")
+        # Before the run: a browser takes seconds to start.
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page()
+        page.add_init_script(DRAWN)
+        lines = Lines(federation.out / "bench" / "rounds.jsonl")
+        lines.start()
+        running = threading.Thread(target=federation.run, args=(LineView(Console(quiet=True)),), daemon=True)
+        running.start()
+        watch(page, f"http://{address}/", running)
+        drawn = page.evaluate("drawn")
+        running.join()
+        lines.end()
+        browser.close()
+    # The first is the story of what was before.
+    late = [1000 * (seen - lines.times[number - 1]) for number, seen in drawn[1:] if number]
+    found = {"rounds": len(late), "median_ms": statistics.median(late), "longest_ms": max(late)}
+    print(
+        f"{kind}: a browser shows a round {found['median_ms']:.0f} ms after it, at the longest {max(late):.0f} ms, "
+        f"over {len(late)} rounds"
+    )
+    return found
+
+
+def watch(page: Any, url: str, running: threading.Thread) -> None:
+    """Open the page as soon as it is served, and stay until the run is over."""
+    from playwright.sync_api import Error
+
+    while running.is_alive():
+        with suppress(Error):
+            page.goto(url)
+            break
+        time.sleep(0.1)
+    while running.is_alive() and page.evaluate("(fedprune.runs[0]?.outcome ?? 'running') === 'running'"):
+        time.sleep(0.2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=20)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--turns", type=int, default=6, help="stretches of each sort")
+    parser.add_argument("--length", type=int, default=16, help="rounds of a stretch")
+    parser.add_argument("--round", choices=sorted(ROUNDS), action="append", help="which rounds; all without it")
     parser.add_argument("--only", choices=["pages", "browser"])
     options = parser.parse_args()
-    result: dict[str, Any] = {"pages": options.pages, "rounds": options.rounds, "clients": CLIENTS}
+    kinds = options.round or sorted(ROUNDS)
+    result: dict[str, Any] = {"pages": options.pages}
     if options.only != "browser":
-        result |= compared(options.pages, options.pairs, options.rounds)
-        slower, medians = result["slower_percent"], (result["without"]["round_ms"], result["watched"]["round_ms"])
-        print(
-            f"a round takes {medians[0]:.1f} ms without pages, {medians[1]:.1f} ms with {options.pages}: {slower:+.1f} %"
-        )
+        result |= {kind: in_turn(kind, options.pages, options.turns, options.length) for kind in kinds}
     if options.only != "pages" and shutil.which("chromium"):
-        drawn: list[float] = []
-        run(0, options.rounds, lambda url: latencies_ms(url, drawn))
-        quick, slow = statistics.median(drawn), max(drawn)
-        result["browser_ms"] = {"rounds": len(drawn), "median": quick, "longest": slow}
-        print(f"a browser shows a round after {quick:.0f} ms, at the longest {slow:.0f} ms, over {len(drawn)} rounds")
+        result["browser"] = {kind: in_browser(kind, WARMING + 2 * options.length) for kind in kinds}
     print(f"kept in {keep('page', result)}")
-
-
-def compared(pages: int, pairs: int, rounds: int) -> dict[str, Any]:
-    """Medians over all rounds without and with pages, the two in turn."""
-    runs: dict[str, list[Seen]] = {"without": [], "watched": []}
-    for _ in range(pairs):
-        runs["without"].append(run(0, rounds))
-        runs["watched"].append(run(pages, rounds))
-    found: dict[str, Any] = {
-        name: {
-            "round_ms": 1000 * statistics.median(s for seen in several for s in seen.rounds),
-            "coordinator_cpu_s": statistics.median(seen.cpu_s for seen in several),
-            "bytes_read": sum(seen.read for seen in several),
-        }
-        for name, several in runs.items()
-    }
-    return found | {"slower_percent": 100 * (found["watched"]["round_ms"] / found["without"]["round_ms"] - 1)}
 
 
 if __name__ == "__main__":

@@ -53,17 +53,20 @@ def federation(folder: Path, *overrides: str) -> tuple[Federation, str]:
 
 async def test_a_page_is_told_what_the_report_says(tmp_path: Path) -> None:
     made, url = federation(tmp_path, *PRUNED)
-    reader, scraped = Reader(f"{url}events"), ""
+    reader = Reader(f"{url}events")
 
-    async def scrape() -> str:
+    async def scrape() -> dict[str, float]:
         async with httpx.AsyncClient() as client:
-            return (await client.get(f"{url}metrics")).text
+            families = text_string_to_metric_families((await client.get(f"{url}metrics")).text)
+        samples = [sample for family in families for sample in family.samples]
+        return {sample.name + sample.labels.get("direction", ""): sample.value for sample in samples}
 
     async with made.serving() as serving:
         reading = asyncio.create_task(reader.read())
+        await until(lambda: bool(reader.of("story")), serving)
         for name in NAMES:
             made.start(name)
-        await until(lambda: bool(reader.of("end")), serving)
+        await until(lambda: bool(reader.of("round")), serving)
         scraped = await scrape()
         assert await made.end(serving)
         await reading
@@ -74,13 +77,9 @@ async def test_a_page_is_told_what_the_report_says(tmp_path: Path) -> None:
     seen = [client for now in reader.of("now") for client in now["clients"].values()]
     assert {client["name"] for client in seen} == set(NAMES)
     assert "joined" in {note["text"] for note in reader.of("note")}
-    sums = {
-        sample.labels["direction"]: sample.value
-        for family in text_string_to_metric_families(scraped)
-        for sample in family.samples
-        if sample.name == "fedprune_payload_bytes_total"
-    }
-    assert sums == report["totals"]["payload"]
+    done = report["rounds"][: int(scraped["fedprune_round"])]
+    for way in ("up", "down"):
+        assert scraped[f"fedprune_payload_bytes_total{way}"] == sum(row["payload"][way] for row in done)
 
 
 async def test_what_each_client_moved_adds_up_to_the_ledger(tmp_path: Path) -> None:
@@ -88,6 +87,7 @@ async def test_what_each_client_moved_adds_up_to_the_ledger(tmp_path: Path) -> N
     reader = Reader(f"{url}events")
     async with made.serving() as serving:
         reading = asyncio.create_task(reader.read())
+        await until(lambda: bool(reader.of("story")), serving)
         for name in NAMES:
             made.start(name)
         assert await made.end(serving)

@@ -1,4 +1,8 @@
-"""Hands messages to the pages that are open. A page that does not keep up is dropped; it comes back by itself."""
+"""Hands the story to the pages that are open, a piece at a time that is made once for all of them.
+
+A page is nothing but the number of the last message it got: there is no queue for it, and what it costs is one write
+for each piece. One that does not read falls behind, and gets the whole story, as it then stands, when it reads again.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,8 @@ from dataclasses import dataclass, field
 
 from fedprune_server.page.story import Story
 
-MAX_QUEUED = 128
 MAX_PAGES = 200
-# A comment now and then shows a proxy that the stream lives, and the server that a page is gone.
-IDLE_S = 15.0
+# A comment shows a proxy that the stream lives, and the server that a page is gone.
 IDLE = b": still here\n\n"
 RETRY = b"retry: 1000\n\n"
 
@@ -21,55 +23,50 @@ class Feed:
     """All open pages of a process."""
 
     story: Story
-    _pages: set[asyncio.Queue[bytes | None]] = field(default_factory=set)
-
-    @property
-    def pages(self) -> int:
-        """How many pages are open."""
-        return len(self._pages)
+    pages: int = 0
+    _told: int = 0
+    _closed: bool = False
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _pieces: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     @property
     def full(self) -> bool:
         """Whether one page more would be too many."""
         return self.pages >= MAX_PAGES
 
-    def send(self, message: bytes) -> None:
-        """Tell all pages."""
-        for page in list(self._pages):
-            if page.qsize() >= MAX_QUEUED:
-                self._drop(page)
-            else:
-                page.put_nowait(message)
+    def tell(self, *, anyway: bool = False) -> bool:
+        """Let the pages have what is new; `anyway` gives them a sign of life where nothing is. Says whether it did."""
+        if self._told == self.story.last and not anyway:
+            return False
+        self._told = self.story.last
+        self._pieces.clear()
+        # Who waits now waits for this one; who comes later for the next.
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+        return True
 
     def close(self) -> None:
-        """End all streams; nothing follows."""
-        for page in list(self._pages):
-            self._drop(page)
+        """Give the pages the rest and end all streams; nothing follows."""
+        self._closed = True
+        self.tell(anyway=True)
 
     async def listen(self, last_id: str) -> AsyncIterator[bytes]:
         """What one page is told: the story so far, or what it missed, and then everything as it happens."""
-        page: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._pages.add(page)
+        self.pages += 1
         try:
-            yield RETRY + b"".join(self.story.since(last_id))
-            while True:
-                try:
-                    messages = [await asyncio.wait_for(page.get(), IDLE_S)]
-                except TimeoutError:
-                    messages = [IDLE]
-                # What waits goes out in one piece: writing costs more than what is written.
-                while not page.empty():
-                    messages.append(page.get_nowait())
-                told = b"".join(message for message in messages if message is not None)
-                if told:
-                    yield told
-                if None in messages:
-                    return
+            news, at, over = self._news, self.story.last, self._closed
+            yield RETRY + self.story.since(last_id)
+            while not over:
+                await news.wait()
+                news, piece, over = self._news, self._piece(at), self._closed
+                at = self.story.last
+                yield piece
         finally:
-            self._pages.discard(page)
+            self.pages -= 1
 
-    def _drop(self, page: asyncio.Queue[bytes | None]) -> None:
-        self._pages.discard(page)
-        while not page.empty():
-            page.get_nowait()
-        page.put_nowait(None)
+    def _piece(self, at: int) -> bytes:
+        """What follows the message `at`. Pages that keep up all ask for the same."""
+        stretch = (at, self.story.last)
+        if stretch not in self._pieces:
+            self._pieces[stretch] = self.story.after(at) or IDLE
+        return self._pieces[stretch]

@@ -26,7 +26,10 @@ from fedprune_server.page.feed import Feed
 from fedprune_server.page.now import now
 from fedprune_server.page.story import Facts, Story
 
-GLANCE_S = 0.2
+# What happens reaches the pages at the next tick, in one piece: each write to each page costs the coordinator.
+TICK_S = 0.1
+# A silent stream gets a sign of life so often.
+IDLE_S = 15.0
 # The end of an earlier process's event log that is read again, in bytes.
 REMEMBERED_BYTES = 1 << 16
 NARRATOR = "fedprune.run"
@@ -53,30 +56,26 @@ class Watch:
         self.latest, self.rows, self.runs[run.run_id] = run, list(run.done), run
         if run.done:
             self.story.notes.extend(remembered(run.folder / LOG_FILE))
-        self.feed.send(self.story.begin(facts(run), [json.loads(row.to_json()) for row in run.done]))
+        self.story.begin(facts(run), [json.loads(row.to_json()) for row in run.done])
 
     def round(self, row: RoundReport) -> None:
         """See `Onlooker`."""
         self.rows.append(row)
-        self.glance()
-        self.feed.send(self.story.round(json.loads(row.to_json())))
+        self.story.round(json.loads(row.to_json()))
 
     def end(self, report: RunReport) -> None:
         """See `Onlooker`."""
         self.glance()
-        outcome = {"outcome": report.outcome, "warnings": list(report.warnings)}
-        self.feed.send(self.story.end(outcome))
+        self.story.end({"outcome": report.outcome, "warnings": list(report.warnings)})
 
     def glance(self) -> None:
-        """Look at the coordinator, and tell the pages what has changed."""
-        message = self.story.change(now(self.coordinator, monotonic_s=time.monotonic(), time_s=time.time()))
-        if message is not None:
-            self.feed.send(message)
+        """Look at the coordinator, and add what has changed to the story."""
+        self.story.change(now(self.coordinator, monotonic_s=time.monotonic(), time_s=time.time()))
 
     def hear(self, note: Facts) -> None:
         """An event in words; from any thread."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(lambda: self.feed.send(self.story.note(note)))
+            self._loop.call_soon_threadsafe(self.story.note, note)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -85,21 +84,26 @@ class Watch:
         handler = Notes(self)
         logger = logging.getLogger(OURS)
         logger.addHandler(handler)
-        glances = asyncio.create_task(self._glances())
+        ticks = asyncio.create_task(self._ticks())
         try:
             yield
         finally:
             logger.removeHandler(handler)
-            glances.cancel()
+            ticks.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await glances
+                await ticks
             self.glance()
             self.feed.close()
 
-    async def _glances(self) -> None:
+    async def _ticks(self) -> None:
+        told_s = time.monotonic()
         while True:
-            self.glance()
-            await asyncio.sleep(GLANCE_S)
+            # Nobody looks: nothing is looked at, and who comes gets the whole story.
+            if self.feed.pages:
+                self.glance()
+                if self.feed.tell(anyway=time.monotonic() - told_s >= IDLE_S):
+                    told_s = time.monotonic()
+            await asyncio.sleep(TICK_S)
 
 
 class Notes(logging.Handler):

@@ -61,11 +61,13 @@ class Pages:
         """The stream of server-sent events; a page that comes back names the last one it got."""
         if self.watch.feed.full:
             return PlainTextResponse("Too many pages are open; close one.\n", status_code=503)
+        self.watch.glance()
         last_id = request.headers.get("last-event-id", "")
         return StreamingResponse(self.watch.feed.listen(last_id), media_type="text/event-stream")
 
     async def state(self, request: Request) -> Response:
         """All that a page knows, as one JSON object."""
+        self.watch.glance()
         return JSONResponse(self.watch.story.to_dict())
 
     async def metrics(self, request: Request) -> Response:

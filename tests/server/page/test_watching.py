@@ -13,6 +13,8 @@ import pytest
 
 from fedprune.report import RunReport
 from fedprune_server.logs import event_log
+from fedprune_server.page import watching
+from fedprune_server.page.feed import IDLE
 from fedprune_server.page.watching import REMEMBERED_BYTES, Watch, remembered, worth_a_note
 
 
@@ -74,10 +76,34 @@ def test_a_long_log_is_read_from_its_end(tmp_path: Path) -> None:
 
 
 async def test_a_glance_that_sees_nothing_new_says_nothing(watch: Watch) -> None:
-    page = watch.feed.listen("")
-    await anext(page)
+    before = watch.story.last
     watch.glance()
+    assert watch.story.last == before
     watch.coordinator.members.of("here").state = "working"
     watch.coordinator.members.of("here").steps = 8
     watch.glance()
-    assert b'"clients":{"0":{' in await anext(page)
+    assert b'"clients":{"0":{' in watch.story.after(before)
+
+
+async def test_pages_are_told_at_the_ticks_and_shown_that_the_stream_lives(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "IDLE_S", 0.0)
+    page = watch.feed.listen("")
+    await anext(page)
+    async with watch.listening():
+        watch.coordinator.members.of("here").steps = 8
+        assert b'"steps":8' in await anext(page)
+        assert await anext(page) == IDLE
+
+
+async def test_nobody_is_looked_at_for_nobody(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    glanced = asyncio.Event()
+    monkeypatch.setattr(watching, "TICK_S", 0.0)
+    monkeypatch.setattr(Watch, "glance", lambda _: glanced.set())
+    async with watch.listening():
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not glanced.is_set()
+        await anext(watch.feed.listen(""))
+        await glanced.wait()
