@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from fedprune.errors import MissingExtraError
+from fedprune.report import RunReport
 from fedprune_server.coordinator import Coordinator
-from fedprune_server.onlookers import Onlooker
+from fedprune_server.onlookers import Begun, Onlooker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A page whose port is open: `url` for people, `serve` for the process that serves it."""
+    """A page whose port is open: `url` for people, `serve` for the process that serves it, with the runs that were over
+    before it."""
 
     url: str
-    serve: Callable[[Coordinator], AbstractAsyncContextManager[Onlooker]]
+    serve: Callable[[Coordinator, Sequence[tuple[Begun, RunReport]]], AbstractAsyncContextManager[Onlooker]]
 
 
 def open_page(address: str, *, token_file: Path | None, out: Path) -> Page:

@@ -31,6 +31,7 @@ from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_server import plan
 from fedprune_server.building import Site, build_run, enter_runs, open_store
 from fedprune_server.coordinator import Coordinator
+from fedprune_server.earlier import earlier_runs
 from fedprune_server.events import EndRun
 from fedprune_server.exact import exact_note
 from fedprune_server.extras import Page, open_page
@@ -136,8 +137,8 @@ class Server:
         self._heed_signals()
         beside = contextlib.AsyncExitStack()
         try:
-            await self._open_onlookers(beside, coordinator)
             done = await asyncio.to_thread(enter_runs, site, self.configs)
+            await self._open_onlookers(beside, coordinator, done)
             for number, config in enumerate(self.configs[done:], start=done + 1):
                 await self._one_run(coordinator, site, config, server, state, more=number < len(self.configs))
                 if coordinator.shutdown or self._suspended.is_set():
@@ -153,9 +154,10 @@ class Server:
             site.meter.close()
         return all(e.outcome == "finished" for e in self.outcomes) and done + len(self.outcomes) == len(self.configs)
 
-    async def _open_onlookers(self, beside: contextlib.AsyncExitStack, coordinator: Coordinator) -> None:
+    async def _open_onlookers(self, beside: contextlib.AsyncExitStack, coordinator: Coordinator, done: int) -> None:
         if self.page is not None:
-            self.onlookers.append(await beside.enter_async_context(self.page.serve(coordinator)))
+            earlier = await asyncio.to_thread(earlier_runs, self.out, self.configs[:done], self.workshop)
+            self.onlookers.append(await beside.enter_async_context(self.page.serve(coordinator, earlier)))
             self.say(f"live page: {self.page.url}")
         self.onlookers += await beside.enter_async_context(tracked(self.trackers))
 

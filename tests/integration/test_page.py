@@ -131,3 +131,28 @@ async def test_after_a_restart_the_page_has_the_rounds_before_it(tmp_path: Path)
     assert len(told["rounds"]) >= len(before)
     assert rounds == second.report.to_dict()["rounds"]
     assert "joined" in {note["text"] for note in story["notes"]} | {note["text"] for note in reader.of("note")}
+
+
+async def test_after_a_restart_the_page_has_the_runs_that_were_over(tmp_path: Path) -> None:
+    configs = [run_file("run.name=one"), run_file("run.name=two", "run.rounds=4")]
+    first, url = federation(tmp_path)
+    first.server.configs = configs
+    async with first.serving() as serving:
+        for name in NAMES:
+            first.start(name)
+        await until(lambda: len(first.rounds) >= 4, serving)
+        first.server._suspended.set()
+        await until(serving.done)
+    second, url = federation(tmp_path)
+    second.server.configs = configs
+    reader = Reader(f"{url}events")
+    async with second.serving() as serving:
+        reading = asyncio.create_task(reader.read())
+        await until(lambda: bool(reader.events), serving)
+        for name in NAMES:
+            second.start(name)
+        assert await second.end(serving)
+        await reading
+    told = reader.of("story")[0]["runs"] + reader.of("run")
+    assert [run["name"] for run in told][:2] == ["one", "two"]
+    assert (told[0]["outcome"], told[0]["rounds"]) == ("finished", first.report.to_dict()["rounds"])

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,9 @@ import uvicorn
 
 from fedprune.addresses import is_loopback
 from fedprune.errors import ConfigError
+from fedprune.report import RunReport
 from fedprune_server.coordinator import Coordinator
+from fedprune_server.onlookers import Begun
 from fedprune_server.page.feed import Feed
 from fedprune_server.page.story import Story
 from fedprune_server.page.watching import Watch
@@ -83,9 +85,14 @@ def read_token(file: Path | None, out: Path) -> str:
 
 
 @asynccontextmanager
-async def served(place: Place, coordinator: Coordinator) -> AsyncIterator[Watch]:
-    """The page, for as long as the block lasts; gives what has to be told of the runs."""
+async def served(
+    place: Place, coordinator: Coordinator, earlier: Sequence[tuple[Begun, RunReport]] = ()
+) -> AsyncIterator[Watch]:
+    """The page, for as long as the block lasts; gives what has to be told of the runs. It shows `earlier` ones too."""
     watch = Watch(coordinator=coordinator, feed=Feed(story=Story(epoch=uuid.uuid4().hex[:8])))
+    for run, report in earlier:
+        watch.begin(run)
+        watch.end(report)
     config = uvicorn.Config(
         application(watch, token=place.token),
         log_config=None,
