@@ -70,8 +70,9 @@ def run(
     credentials: Credentials = None,
     insecure: Insecure = False,
     patience_s: Patience = PATIENCE_S,
+    as_json: Json = False,
 ) -> None:
-    """Join a coordinator and train until its runs are over.
+    """Join a coordinator and train until its runs are over; with --json, say at the end how they ended.
 
     \b
     Example: fedprune client --server 127.0.0.1:7400 --task task.py --name alice
@@ -92,7 +93,11 @@ def run(
     )
     from fedprune_client.start import run_client
 
-    raise typer.Exit(run_client(config))
+    kept = f"kept: who this client is and what it has sealed, in {config.state}; start it again and it goes on"
+    with commands.interruptible(kept):
+        ended = run_client(config)
+    if as_json:
+        commands.print_json(ended)
 
 
 @app.command()

@@ -67,6 +67,7 @@ class Runner:
     # one process share it, because torch's hooks and generators belong to the process.
     worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "fedprune-work"))
     state: session.SessionState = field(default_factory=session.SessionState)
+    ends: list[pb.RunEnd] = field(default_factory=list)
     _replica: Replica | None = None
     _trainer: Trainer | None = None
     _start: pb.Start | None = None
@@ -142,6 +143,7 @@ class Runner:
                 self._dispatch(session.Cancelled(message.cancel.assignment_id))
             case "run_end":
                 self.say(f"run {message.run_end.run_id} {message.run_end.summary}")
+                self.ends.append(message.run_end)
                 self._dispatch(session.RunEnded(message.run_end.more))
             case "waiting":
                 self.say(message.waiting.reason)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,8 +25,8 @@ from fedprune_client.runner import Runner
 from fedprune_client.transport import Link
 
 
-def run_client(config: ClientConfig) -> int:
-    """Join a coordinator and work until its runs are over; gives the exit code.
+def run_client(config: ClientConfig) -> dict[str, Any]:
+    """Join a coordinator and work until its runs are over; gives who this was, and how each run ended, as plain values.
 
     Without TLS, clients of one name in one state folder take places in it: `name`, `name-1` and so on, each with its own
     identity, and the same ones again after a restart. With TLS the certificate says who a client is.
@@ -44,7 +45,7 @@ def run_client(config: ClientConfig) -> int:
         def say(text: str) -> None:
             print(f"{identity}: {text}", file=sys.stderr, flush=True)
 
-        async def work() -> None:
+        async def work() -> list[dict[str, str]]:
             link = Link(config.server, identity, say=say, credentials=credentials, patience_s=config.patience_s)
             runner = Runner(
                 link=link,
@@ -58,9 +59,9 @@ def run_client(config: ClientConfig) -> int:
             )
             async with _kept_current(link, credentials, config.credentials, say):
                 await runner.run()
+            return [{"run_id": end.run_id, "summary": end.summary} for end in runner.ends]
 
-        asyncio.run(work())
-    return 0
+        return {"client": identity, "coordinator": config.server, "runs": asyncio.run(work())}
 
 
 def _credentials(config: ClientConfig, held: ExitStack) -> Credentials | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
 import typer
@@ -58,6 +59,16 @@ def run(app: typer.Typer, argv: Sequence[str] | None, *, prog: str) -> int:
         print(f"fedprune: {error}", file=sys.stderr)
         return exit_code(error)
     return ExitCode.OK
+
+
+@contextmanager
+def interruptible(kept: str) -> Iterator[None]:
+    """Ctrl-C within the block ends the command, with a word on what it leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nfedprune: interrupted; {kept}", file=sys.stderr, flush=True)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def exit_code(error: FedpruneError) -> ExitCode:

@@ -96,7 +96,8 @@ def demo(
         page=page_address() if page else None,
     )
     console = Console(stderr=as_json)
-    whole = demos.run_demo(plan, console)
+    with commands.interruptible(f"kept: the rounds so far, in {plan.out}; `fedprune list {plan.out}` shows them"):
+        whole = demos.run_demo(plan, console)
     if as_json:
         commands.print_json(whole)
     else:
@@ -136,7 +137,8 @@ def compare(
         out=free_folder(out, "compare"),
         view=open_view(Console(stderr=as_json)),
     )
-    rows = work.run()
+    with commands.interruptible(f"kept: the runs so far, in {work.out}; `fedprune list {work.out}` shows them"):
+        rows = work.run()
     if as_json:
         commands.print_json(outcomes.to_dict(rows, work.notes))
         return
@@ -252,15 +254,15 @@ def log(run: RunFolder, follow: Follow = False, as_json: Json = False) -> None:
     """
     from fedprune_lab import runs
 
-    if as_json:
-        import json
+    with commands.interruptible("the run goes on, and its rounds are kept; this only showed them"):
+        if as_json:
+            import json
 
-        commands.print_json(
-            {"run": str(run), "rounds": [json.loads(row.to_json()) for row, _ in runs.rows(run, follow=follow)]}
-        )
-        return
-    for line in runs.log(run, follow=follow):
-        print(line, flush=True)
+            rounds = [json.loads(row.to_json()) for row, _ in runs.rows(run, follow=follow)]
+            commands.print_json({"run": str(run), "rounds": rounds})
+            return
+        for line in runs.log(run, follow=follow):
+            print(line, flush=True)
 
 
 @app.command("inspect")

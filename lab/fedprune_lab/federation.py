@@ -8,6 +8,7 @@ reading the reports it wrote, and ending everything, whatever happens.
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +23,13 @@ from fedprune_lab.link import Link
 from fedprune_lab.processes import Processes
 from fedprune_lab.reading import REPORT, read
 from fedprune_lab.relay import Crossed, relay_in_background
-from fedprune_lab.view import View
+from fedprune_lab.view import LiveView, View
 
 HOST = "127.0.0.1"
 COORDINATOR = "coordinator"
 POLL_S = 0.1
+# How things stand, while the coordinator lives.
+STATUS = "now.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +66,25 @@ class Federation:
             how = "in two processes" if self.light else "each a process of its own"
             view.say(f"starting 1 coordinator and {self.clients} clients, {how}, on {HOST}:{port}")
             dialled = relay.port if relay else port
-            server, clients = self._coordinator(port), self._crowds(dialled) if self.light else self._clients(dialled)
+            server = self._coordinator(port, watched=isinstance(view, LiveView))
+            clients = self._crowds(dialled) if self.light else self._clients(dialled)
             groups = (
                 [Processes([server], warm=None), Processes(clients)] if self.cold else [Processes([server, *clients])]
             )
+            stack.callback((self.out / STATUS).unlink, missing_ok=True)
             stack.enter_context(_ended(groups, view))
             self._attend(groups, view)
             crossed = relay.total if relay else None
         return [_report(self.out / config.run.name) for config in self.configs], crossed
 
-    def _coordinator(self, port: int) -> Job:
+    def _coordinator(self, port: int, *, watched: bool) -> Job:
         files = []
         for config in self.configs:
             file = self.out / f"{config.run.name}.toml"
             file.write_text(config.to_toml())
             files.append(str(file))
         places = ["--task", str(self.task), "--out", str(self.out), "--address", f"{HOST}:{port}"]
+        places += ["--status", str(self.out / STATUS)] if watched else []
         places += ["--page-address", self.page] if self.page else []
         return Job(name=COORDINATOR, arguments=["server", *files, *places], log=str(self.out / f"{COORDINATOR}.log"))
 
@@ -163,6 +169,7 @@ class _Watch:
 
     def __init__(self, out: Path, configs: Sequence[RunConfig], view: View) -> None:
         self._runs = [(c.run.name, c.run.rounds, Tail(out / c.run.name / "rounds.jsonl")) for c in configs]
+        self._status = out / STATUS
         self._view = view
         self._begun = ""
 
@@ -175,6 +182,8 @@ class _Watch:
                 self._view.begin(name, rounds)
             for row in rows:
                 self._view.round(row)
+        with contextlib.suppress(FileNotFoundError):
+            self._view.clients(json.loads(self._status.read_bytes()))
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ A view is told what happens and decides nothing; the same calls serve both forms
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from fedprune.progress import Progress, duration, run_left_s
 from fedprune.report import RoundReport
 from fedprune_lab.lines import cells, moved, round_line
 
@@ -29,6 +31,9 @@ class View(Protocol):
 
     def round(self, row: RoundReport) -> None:
         """A round is complete."""
+
+    def clients(self, standing: Mapping[str, Any]) -> None:
+        """How far each client is: the values of `fedprune_server.page.now`."""
 
     def close(self) -> None:
         """Nothing more follows; safe to call twice."""
@@ -56,6 +61,9 @@ class LineView:
     def round(self, row: RoundReport) -> None:
         self._print(round_line(row, self._rounds))
 
+    def clients(self, standing: Mapping[str, Any]) -> None:
+        """A log has no place for what passes."""
+
     def close(self) -> None:
         """Lines need no end."""
 
@@ -72,6 +80,8 @@ class LiveView:
         self._status = ""
         self._rounds = 0
         self._rows: list[RoundReport] = []
+        self._progress = Progress()
+        self._clients: Table | None = None
         self._live: Live | None = None
 
     def say(self, text: str) -> None:
@@ -79,24 +89,39 @@ class LiveView:
         if self._live is None:
             self._console.print(text, highlight=False, markup=False)
         else:
-            self._live.update(self._table())
+            self._live.update(self._whole())
 
     def begin(self, run: str, rounds: int) -> None:
         self.close()
         self._title, self._rounds, self._rows, self._status = run, rounds, [], "waiting for the first round"
-        self._live = Live(self._table(), console=self._console, auto_refresh=False)
+        self._clients = None
+        self._live = Live(self._whole(), console=self._console, auto_refresh=False)
         self._live.start(refresh=True)
 
     def round(self, row: RoundReport) -> None:
         self._rows.append(row)
-        self._status = "" if row.round == self._rounds else f"round {row.round + 1} of {self._rounds}"
+        self._status = "" if row.round == self._rounds else f"round {row.round + 1} of {self._rounds}{self._left(row)}"
         if self._live is not None:
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self._whole(), refresh=True)
+
+    def clients(self, standing: Mapping[str, Any]) -> None:
+        self._clients = self._progress.table(standing)
+        if self._live is not None:
+            self._live.update(self._whole(), refresh=True)
 
     def close(self) -> None:
         if self._live is not None:
+            # What passes is wiped; the rounds stay.
+            self._live.update(self._table(), refresh=True)
             self._live.stop()
             self._live = None
+
+    def _left(self, row: RoundReport) -> str:
+        left = run_left_s([r.seconds for r in self._rows], planned=self._rounds, done=row.round)
+        return f", about {duration(left)} left"
+
+    def _whole(self) -> RenderableType:
+        return self._table() if self._clients is None else Group(self._table(), "", self._clients)
 
     def _table(self) -> Table:
         table = rounds_table(self._rows[-ROWS:], title=f"{self._title}, {self._rounds} rounds")

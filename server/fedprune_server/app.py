@@ -46,6 +46,10 @@ Page = Annotated[bool, typer.Option("--page", help="Serve the live page, and /me
 PageAddress = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="Serve them here; beyond this machine with a token.")
 ]
+Status = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Keep in FILE how the run and each client stand, as JSON, while it runs."),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file.")
 ]
@@ -53,7 +57,7 @@ Peer = Annotated[str, typer.Argument(metavar="HOST:PORT", help="The coordinator.
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the answer.", min=0.1)]
 Shutdown = Annotated[bool, typer.Option("--shutdown", help="End the process too, runs that wait included.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/digits.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 Listening = Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="Where it listens, or is going to.")]
 
 
@@ -68,15 +72,19 @@ def serve(
     take_over: TakeOver = False,
     page: Page = False,
     page_address: PageAddress = None,
+    status: Status = None,
     overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
-    """Coordinate one or more runs, then exit. A run that is unfinished in DIR goes on where it was.
+    """Coordinate one or more runs, then exit. A run that is unfinished in DIR goes on where it was. On a terminal the
+    progress of each client is shown; with --json, what report.json holds is printed at the end.
 
     \b
     Example: fedprune server run.toml --task task.py
              fedprune server run.toml --address 0.0.0.0:7400 --certs certs
              fedprune server run.toml --set pruning.density=0.1 --set run.name=tenth
              fedprune server run.toml --page
+             fedprune server run.toml --json > report.json
     """
     from fedprune.tomlfile import naming_lines
     from fedprune_server.config import ServerConfig
@@ -105,6 +113,8 @@ def serve(
             certs=config.certs,
             page=config.page,
             page_token=config.page_token,
+            status=status,
+            as_json=as_json,
         )
     raise typer.Exit(code)
 

@@ -45,7 +45,8 @@ from fedprune_server.run import Run
 from fedprune_server.security import Plain, Secured
 from fedprune_server.security import watch as watch_security
 from fedprune_server.service import CoordinatorService
-from fedprune_server.summary import byte_table
+from fedprune_server.standing import Show, into, kept_up
+from fedprune_server.terminal import Terminal
 from fedprune_server.trackers import open_trackers, tracked
 from fedprune_server.workshop import Workshop
 
@@ -73,8 +74,6 @@ DRAIN_S = 30.0
 # Addresses that stand for every address of this machine.
 EVERYWHERE = ("0.0.0.0", "::", "")
 
-Watcher = Callable[[RunConfig, RoundReport], None]
-
 
 @dataclass(slots=True, kw_only=True)
 class Server:
@@ -94,6 +93,7 @@ class Server:
     failpoint: Callable[[str], None] = lambda name: None
     page: Page | None = None
     trackers: Sequence[Onlooker] = ()
+    standing: Sequence[Show] = ()
     onlookers: list[Onlooker] = field(default_factory=list)
     port: int = 0
     enrol_port: int = 0
@@ -160,6 +160,8 @@ class Server:
             self.onlookers.append(await beside.enter_async_context(self.page.serve(coordinator, earlier)))
             self.say(f"live page: {self.page.url}")
         self.onlookers += await beside.enter_async_context(tracked(self.trackers))
+        for show in self.standing:
+            await beside.enter_async_context(kept_up(coordinator, show))
 
     def _watch(self, config: RunConfig, row: RoundReport) -> None:
         self.watch(config, row)
@@ -322,9 +324,11 @@ def serve(
     certs: Path | None = None,
     page: str | None = None,
     page_token: Path | None = None,
-    watch: Watcher | None = None,
+    status: Path | None = None,
+    as_json: bool = False,
 ) -> int:
-    """Serve runs one after another and give the exit code: 0 when every one of them finished."""
+    """Serve runs one after another and give the exit code: 0 when every one of them finished. `status` is a file for
+    how things stand; `as_json` prints the reports as one object at the end."""
     return_freed_memory()
     failpoints = armed(os.environ.get(VARIABLE, ""))
     if failpoints.armed:
@@ -332,6 +336,7 @@ def serve(
     if insecure:
         print("fedprune: --insecure: whoever reaches this address can read and change the run", file=sys.stderr)
     workshop = Workshop.open(task, seed=configs[0].run.seed)
+    terminal = Terminal(as_json=as_json)
     server = Server(
         configs=configs,
         workshop=workshop,
@@ -342,21 +347,13 @@ def serve(
         trackers=open_trackers(list(dict.fromkeys(name for config in configs for name in config.run.track))),
         page=open_page(page, token_file=page_token, out=out) if page else None,
         failpoint=failpoints.reach,
-        watch=watch or print_round,
-        finished=lambda report: print(byte_table(report), flush=True),
-        say=lambda text: print(f"fedprune: {text}", file=sys.stderr, flush=True),
+        watch=terminal.round,
+        finished=terminal.finished,
+        say=terminal.say,
+        standing=[*([into(status)] if status else []), *([terminal.show] if terminal.watched else [])],
     )
     server.check()
-    finished = asyncio.run(server.run())
+    with terminal.open():
+        finished = asyncio.run(server.run())
+    terminal.close()
     return 128 + server.signalled if server.signalled else int(not finished)
-
-
-def print_round(config: RunConfig, row: RoundReport) -> None:
-    """One line a round."""
-    accuracy = "" if row.accuracy is None else f"accuracy {row.accuracy:7.2%}  "
-    moved = row.socket or row.payload
-    print(
-        f"round {row.round:3d}/{config.run.rounds}  {accuracy}density {row.density:6.1%}  "
-        f"up {moved.up:>12,} B  down {moved.down:>12,} B  {row.seconds:6.2f} s",
-        flush=True,
-    )

@@ -28,6 +28,9 @@ def app() -> typer.Typer:
     def end(how: str, code: Annotated[int, typer.Option(min=0)] = 0) -> None:
         if how == "interrupt":
             raise KeyboardInterrupt
+        if how == "interrupt-said":
+            with commands.interruptible("kept: what was done"):
+                raise KeyboardInterrupt
         if how == "bug":
             raise ZeroDivisionError
         if how in ENDINGS:
@@ -82,3 +85,8 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_refuses_what_other_programs_cannot_read() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         commands.print_json({"a": float("nan")})
+
+
+def test_an_interrupted_command_says_what_it_leaves(app: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.run(app, ["end", "interrupt-said"], prog="toy") == 130
+    assert capsys.readouterr().err == "\nfedprune: interrupted; kept: what was done\n"

@@ -107,13 +107,19 @@ def test_the_network_feels_the_pruning(demo: tuple[Path, dict[str, Any]]) -> Non
 
 def test_ctrl_c_ends_all_of_it_and_says_so(tmp_path: Path) -> None:
     demo = subprocess.Popen(
-        [*HEEDING, "demo", "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [*HEEDING, "demo", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     with demo:
         assert demo.stdout is not None
+        assert demo.stderr is not None
         shown = [demo.stdout.readline() for _ in range(4)]
         assert shown[-1].startswith("round   2/40")
         demo.send_signal(signal.SIGINT)
-        rest = demo.stdout.read()
+        rest, words = demo.stdout.read(), demo.stderr.read()
     assert "nothing is left running" in rest
+    assert f"kept: the rounds so far, in {tmp_path / 'demo'}" in words
     assert demo.returncode == 130

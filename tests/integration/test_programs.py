@@ -72,6 +72,32 @@ def test_a_signal_ends_it_and_says_what_was_kept(coordinator: subprocess.Popen[s
     assert coordinator.returncode == 128 + signal.SIGTERM
 
 
+def test_with_json_each_side_prints_one_object(project: Path, address: str) -> None:
+    words = ["run.toml", "--address", address, "--set", "run.rounds=2", "--set", "clients.expect=1", "--json"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command("server", *words), cwd=project, env=ENVIRONMENT, **streams) as server:
+        client = ended("client", "--server", address, "--task", "task.py", "--name", "alice", "--json", folder=project)
+        report, told = server.communicate()
+    (run,) = json.loads(report)["runs"]
+    assert (run["outcome"], len(run["rounds"])) == ("finished", 2)
+    assert "round   2/2" in told
+    alice = json.loads(client.stdout)
+    assert (alice["client"], alice["coordinator"]) == ("alice", address)
+    assert len(alice["runs"]) == 1
+
+
+def test_an_interrupted_client_says_what_it_keeps(project: Path, address: str) -> None:
+    words = command("client", "--server", address, "--task", "task.py", "--state", "mine")
+    with subprocess.Popen(words, cwd=project, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as client:
+        assert client.stderr is not None
+        client.stderr.readline()
+        client.send_signal(signal.SIGINT)
+        rest = client.stderr.read()
+    assert "kept: who this client is and what it has sealed, in mine" in rest
+    assert "Traceback" not in rest
+    assert client.returncode == 130
+
+
 @pytest.mark.parametrize("program", ["server", "client"])
 def test_a_task_file_that_is_wrong(project: Path, address: str, program: str) -> None:
     (project / "task.py").write_text("def model():\n    return 1 / 0\n")

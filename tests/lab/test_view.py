@@ -85,3 +85,16 @@ def test_a_view_shows_run_after_run_and_may_be_closed_twice(make_round: MakeRoun
     view.close()
     assert "starting" in text.getvalue()
     assert "pruned, 1 rounds" in text.getvalue()
+
+
+def test_the_clients_stand_below_the_table_while_it_lives(make_round: MakeRound) -> None:
+    out, text = console(terminal=True)
+    view = open_view(out)
+    view.begin("dense", 20)
+    view.round(make_round(1))
+    client = {"name": "client-1", "state": "working", "step": 3, "steps": 12}
+    view.clients({"time": 1.0, "round": 2, "clients": {"0": client}})
+    assert "client-1" in text.getvalue()
+    assert "round 2 of 20, about 5 s left" in text.getvalue()
+    view.close()
+    assert "client-1" not in text.getvalue().rsplit("dense, 20 rounds", 1)[1]
