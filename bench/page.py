@@ -256,47 +256,52 @@ DRAWN = """addEventListener("DOMContentLoaded", () => {
 });"""
 
 
+class Browser(threading.Thread):
+    """A real page, opened as soon as it is served; `drawn` has the rounds it showed and when, once the run is over."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self.ready, self.over = threading.Event(), threading.Event()
+        self.drawn: list[tuple[int, float]] = []
+
+    def run(self) -> None:
+        from playwright.sync_api import Error, sync_playwright
+
+        with sync_playwright() as driver:
+            flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+            page = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags).new_page()
+            page.add_init_script(DRAWN)
+            self.ready.set()
+            while not self.over.wait(LOOK_S):
+                with suppress(Error):
+                    page.goto(self._url)
+                    break
+            self.over.wait()
+            self.drawn = page.evaluate("drawn")
+
+
 def in_browser(kind: str, rounds: int) -> dict[str, Any]:
     """One run with a real page open: for each round how long after its line it was drawn."""
-    from playwright.sync_api import sync_playwright
-
-    drawn: list[tuple[int, float]] = []
-    with made(kind, rounds) as (federation, address), sync_playwright() as driver:
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        # Before the run: a browser takes seconds to start.
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        page = browser.new_page()
-        page.add_init_script(DRAWN)
+    with made(kind, rounds) as (federation, address):
+        browser = Browser(f"http://{address}/")
         lines = Lines(federation.out / "bench" / "rounds.jsonl")
+        browser.start()
+        # A browser takes seconds to start: before the run.
+        browser.ready.wait()
         lines.start()
-        running = threading.Thread(target=federation.run, args=(LineView(Console(quiet=True)),), daemon=True)
-        running.start()
-        watch(page, f"http://{address}/", running)
-        drawn = page.evaluate("drawn")
-        running.join()
+        federation.run(LineView(Console(quiet=True)))
+        browser.over.set()
+        browser.join()
         lines.end()
-        browser.close()
     # The first is the story of what was before.
-    late = [1000 * (seen - lines.times[number - 1]) for number, seen in drawn[1:] if number]
+    late = [1000 * (seen - lines.times[number - 1]) for number, seen in browser.drawn[1:] if number]
     found = {"rounds": len(late), "median_ms": statistics.median(late), "longest_ms": max(late)}
     print(
         f"{kind}: a browser shows a round {found['median_ms']:.0f} ms after it, at the longest {max(late):.0f} ms, "
         f"over {len(late)} rounds"
     )
     return found
-
-
-def watch(page: Any, url: str, running: threading.Thread) -> None:
-    """Open the page as soon as it is served, and stay until the run is over."""
-    from playwright.sync_api import Error
-
-    while running.is_alive():
-        with suppress(Error):
-            page.goto(url)
-            break
-        time.sleep(0.1)
-    while running.is_alive() and page.evaluate("(fedprune.runs[0]?.outcome ?? 'running') === 'running'"):
-        time.sleep(0.2)
 
 
 def main() -> None:

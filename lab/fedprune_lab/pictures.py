@@ -1,22 +1,20 @@
-"""`fedprune inspect RUN --pictures DIR`: what is left of each layer, as a black and white PNG.
+"""`fedprune inspect RUN --pictures DIR`: what is left of each layer, as a PNG with a dot for each weight.
 
-A row is an output unit, a column an input with its kernel place; a white dot is a weight that is alive. PNG with one
-bit a dot is a header and a zlib stream, so no imaging library is needed.
+A row is an output unit, a column an input with its kernel place; a dot is a weight that is alive. The same painter
+draws for the live page and the report, which show less of large layers.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
-import numpy as np
 from safetensors.numpy import load_file
 
 from fedprune.errors import LocalError
-from fedprune.mask import Bits
+from fedprune.picture import mask_png
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Beyond this many rows or columns a dot stands for several weights: viewers refuse larger pictures.
+LARGEST_SIDE = 16_384
 
 
 def run(folder: Path, layers: list[str], out: Path) -> list[Path]:
@@ -31,20 +29,6 @@ def run(folder: Path, layers: list[str], out: Path) -> list[Path]:
     written = []
     for name in layers:
         path = out / f"{name}.png"
-        path.write_bytes(png(weights[name] != 0))
+        path.write_bytes(mask_png(weights[name] != 0, largest_side=LARGEST_SIDE))
         written.append(path)
     return written
-
-
-def png(bits: Bits) -> bytes:
-    """A picture of a tensor's bits [out, rest]: white where true."""
-    rows = bits.reshape(bits.shape[0], -1) if bits.ndim > 1 else bits.reshape(1, -1)
-    # Each line begins with the number of its filter: none.
-    lines = np.hstack([np.zeros((rows.shape[0], 1), np.uint8), np.packbits(rows, axis=1)])
-    header = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], 1, 0, 0, 0, 0)
-    body = zlib.compress(lines.tobytes(), 9)
-    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

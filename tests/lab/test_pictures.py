@@ -1,6 +1,5 @@
 """Pictures of masks, read again by a library that we do not use."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +11,14 @@ from fedprune.errors import LocalError
 from fedprune_lab import pictures
 
 
-@pytest.mark.parametrize("shape", [(3, 17), (5, 2, 3, 3), (9,), (1, 8)])
-def test_a_dot_for_each_weight(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(3, 17), (5, 2, 3, 3), (9,), (1, 600)])
+def test_a_dot_for_each_weight_of_each_layer(shape: tuple[int, ...], tmp_path: Path) -> None:
     bits = np.random.default_rng(1).random(shape) < 0.4
-    seen = np.array(Image.open(io.BytesIO(pictures.png(bits))))
-    assert np.array_equal(seen, bits.reshape(shape[0] if len(shape) > 1 else 1, -1))
-
-
-def test_a_file_for_each_layer(tmp_path: Path) -> None:
-    weights = {"a.weight": np.eye(4, dtype=np.float32), "b": np.ones(3, np.float32)}
-    save_file(weights, tmp_path / "model.safetensors")
+    save_file({"a.weight": bits.astype(np.float32), "b": np.ones(3, np.float32)}, tmp_path / "model.safetensors")
     (path,) = pictures.run(tmp_path, ["a.weight"], tmp_path / "out")
     assert path.name == "a.weight.png"
-    assert np.array_equal(np.array(Image.open(path)), np.eye(4, dtype=bool))
+    opacity = np.array(Image.open(path).convert("RGBA"))[..., 3]
+    assert np.array_equal(opacity > 0, bits.reshape(shape[0] if len(shape) > 1 else 1, -1))
 
 
 def test_where_there_is_nothing_to_see(tmp_path: Path) -> None:
