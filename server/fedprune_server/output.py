@@ -6,7 +6,6 @@ The store is the truth; these files are for people and other programs, and can b
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -23,20 +22,20 @@ from fedprune.codec import encode_mask_set
 from fedprune.config import RunConfig
 from fedprune.errors import StoreError
 from fedprune.idle import idle_warnings, shrinkers
-from fedprune.ledger import Direction, Entry, Kind, Ledger
+from fedprune.ledger import Entry, Ledger
 from fedprune.mask import Mask
-from fedprune.report import AccuracySource, LayerReport, RoundReport, RunReport, TrialReport, document
+from fedprune.report import AccuracySource, LayerReport, RoundReport, RunReport, document
 from fedprune.sockets import Counters
 from fedprune.tensor import Schema
 from fedprune.traffic import Traffic
+from fedprune_server import rows
 from fedprune_server.autoplan import Choice
-from fedprune_server.closing import Closed, Score
+from fedprune_server.closing import Closed
 from fedprune_server.deciding import Decision
 from fedprune_server.events import EndRun
-from fedprune_server.prepared import Arrays, Prepared
+from fedprune_server.prepared import Prepared
 from fedprune_server.pruner import Proposal
 from fedprune_server.store import Store, digests_of
-from fedprune_server.trials import Record
 
 # What is the store itself, or goes on growing after the run.
 UNRECORDED = ("state", "log.jsonl")
@@ -79,7 +78,7 @@ class Output:
 
     def explain_first(self, proposal: Proposal) -> None:
         """Why the mask that was chosen before anybody trained looks as it does; told with the first round."""
-        self._first = _layers(proposal)
+        self._first = rows.layers(proposal)
 
     def round(
         self,
@@ -97,32 +96,32 @@ class Output:
     ) -> RoundReport:
         """The report of a round that is about to be committed."""
         mask = closed.prepared.mask
-        payload = _payload(entries)
+        payload = rows.payload(entries)
         dense = Traffic(up=self.schema.dense_bytes * transfers.up, down=self.schema.dense_bytes * transfers.down)
         row = RoundReport(
             round=number,
-            accuracy=_accuracy(closed.score),
+            accuracy=rows.accuracy(closed.score),
             density=mask.density,
             density_of_all=mask.density_of_all,
             seconds=seconds,
             payload=payload,
-            socket=_socket(socket),
+            socket=rows.socket_bytes(socket),
             dense_equivalent=dense,
-            metrics=_metrics(closed.score),
-            ledger=_by_kind(entries),
+            metrics=rows.metrics(closed.score),
+            ledger=rows.by_kind(entries),
             clients_asked=len(cohort),
             clients_counted=len(closed.receipts),
             examples=sum(r.examples for r in closed.receipts),
             work_seconds=max((r.work_s for r in closed.receipts), default=0.0),
             evaluation_seconds=evaluation_s,
-            residual_norm=residual_norm(closed),
+            residual_norm=rows.residual_norm(closed),
             plan=str(choice.rung) if choice else "",
             plan_reason=choice.reason if choice else "",
             link_bytes_per_s=link_bytes_per_s,
             model_version=closed.prepared.version.model,
             mask_version=mask.version,
             mask_changed=closed.proposal is not None,
-            layers=_layers(closed.proposal) if closed.proposal else self._first,
+            layers=rows.layers(closed.proposal) if closed.proposal else self._first,
             warnings=(*self._warnings, *self._idle(payload, dense)),
         )
         self._warnings.clear()
@@ -145,9 +144,9 @@ class Output:
         """The round's report with what the clients found, and what became of a pruning step."""
         row = self.rounds[number]
         if decision.reported:
-            row = replace(row, accuracy=_accuracy(decision.score), metrics=_metrics(decision.score))
+            row = replace(row, accuracy=rows.accuracy(decision.score), metrics=rows.metrics(decision.score))
         if decision.record is not None:
-            row = replace(row, trial=_trial(decision.record))
+            row = replace(row, trial=rows.trial(decision.record))
         if decision.record is not None and decision.record.decision == "abandoned":
             stands = self.rounds.get(decision.record.round - 1)
             row = replace(row, accuracy=stands.accuracy if stands else None, metrics=stands.metrics if stands else {})
@@ -242,22 +241,6 @@ class Output:
             ) from error
 
 
-def residual_norm(closed: Closed) -> float:
-    """The largest norm of what compression has left out, on any client or here."""
-    return max([closed.prepared.kept.memory.norm, *(r.residual_norm for r in closed.receipts)])
-
-
-def stall_warning(norm: float, arrays: Arrays) -> str | None:
-    """A sentence when what compression has left out outweighs the model: such a run does not learn what it is sent."""
-    model = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays.values() if a.dtype.kind == "f"))
-    if norm <= model:
-        return None
-    return (
-        f"compression has left out more than the model weighs (norm {norm:.3g} against {model:.3g}): "
-        "raise compression.top, use finer values, or lower training.learning_rate"
-    )
-
-
 def environment() -> dict[str, str]:
     """What the figures were seen on."""
     return {
@@ -267,71 +250,6 @@ def environment() -> dict[str, str]:
         "platform": platform.platform(),
         "cores": str(os.cpu_count() or 0),
     }
-
-
-def _payload(entries: Sequence[Entry]) -> Traffic:
-    counted = [e for e in entries if e.kind is not Kind.HEARTBEAT]
-    return Traffic(
-        up=sum(e.bytes for e in counted if e.direction is Direction.UP),
-        down=sum(e.bytes for e in counted if e.direction is Direction.DOWN),
-    )
-
-
-def _by_kind(entries: Sequence[Entry]) -> dict[str, Traffic]:
-    kinds: dict[str, Traffic] = {}
-    for e in entries:
-        up = e.bytes if e.direction is Direction.UP else 0
-        kinds[e.kind.value] = kinds.get(e.kind.value, Traffic()) + Traffic(up=up, down=e.bytes - up)
-    return kinds
-
-
-def _socket(socket: dict[int, Counters] | None) -> Traffic | None:
-    if socket is None:
-        return None
-    return Traffic(up=sum(c.received for c in socket.values()), down=sum(c.sent for c in socket.values()))
-
-
-def _layers(proposal: Proposal) -> tuple[LayerReport, ...]:
-    return tuple(
-        LayerReport(
-            name=layer.name,
-            size=proposal.mask.schema[layer.name].size,
-            alive=layer.after,
-            before=layer.before,
-            score=layer.score,
-            threshold=layer.threshold if layer.threshold is None or math.isfinite(layer.threshold) else None,
-            floor_trimmed=layer.floor_trimmed,
-            grown=layer.grown,
-        )
-        for layer in proposal.explanation
-    )
-
-
-def _trial(record: Record) -> TrialReport:
-    drop = record.drop
-
-    def finite(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    return TrialReport(
-        round=record.round,
-        density_before=record.density_before,
-        density_tried=record.density_tried,
-        decision=record.decision,
-        drop=finite(drop.mean) if drop else None,
-        low=finite(drop.low) if drop else None,
-        high=finite(drop.high) if drop else None,
-        pairs=drop.pairs if drop else 0,
-    )
-
-
-def _accuracy(score: Score | None) -> float | None:
-    return _metrics(score).get("accuracy")
-
-
-def _metrics(score: Score | None) -> dict[str, float | None]:
-    found = score.metrics if score else {}
-    return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 def _json(value: Any) -> str:

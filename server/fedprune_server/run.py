@@ -31,8 +31,9 @@ from fedprune_server.desk import Desk, small_steps
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
 from fedprune_server.onlookers import Begun
-from fedprune_server.output import Output, residual_norm, stall_warning
+from fedprune_server.output import Output
 from fedprune_server.placing import Placing
+from fedprune_server.rows import residual_norm, stall_warning
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Store, Work
 from fedprune_server.timers import Timers
 from fedprune_server.versions import Versions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedprune_server.output import stall_warning
+from fedprune_server.rows import stall_warning
 
 MODEL = {"w": np.full((3, 3), 2.0, np.float32), "seen": np.array(9)}
 
