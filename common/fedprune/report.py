@@ -154,6 +154,7 @@ class RunReport:
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     pruning_outcome: str = ""
+    after_last_round: Traffic = field(default_factory=Traffic)
 
     @classmethod
     def of(
@@ -171,8 +172,10 @@ class RunReport:
         config: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         pruning_outcome: str = "",
+        moved: Traffic | None = None,
     ) -> RunReport:
-        """Everything that follows from the rounds, in their order, and the facts that do not."""
+        """Everything that follows from the rounds, in their order, and the facts that do not. `moved` is the payload of
+        the whole run, where it is known."""
         last = rounds[-1] if rounds else None
         return cls(
             name=name,
@@ -191,6 +194,7 @@ class RunReport:
             config=dict(config or {}),
             environment=dict(environment or {}),
             pruning_outcome=pruning_outcome,
+            after_last_round=_beyond(moved, rounds),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,6 +216,12 @@ def schema() -> dict[str, Any]:
 def read_document(text: str, *, name: str) -> tuple[RunReport, ...]:
     """The runs of a report.json; keys that this version does not know are left aside. Raises `LocalError`."""
     return _read(_DOCUMENT, text, name).runs
+
+
+def _beyond(moved: Traffic | None, rounds: Sequence[RoundReport]) -> Traffic:
+    """What no round has counted."""
+    counted = Traffic.total(r.payload for r in rounds)
+    return Traffic(up=moved.up - counted.up, down=moved.down - counted.down) if moved else Traffic()
 
 
 def steady_rounds(rounds: Sequence[RoundReport]) -> Sequence[RoundReport]:

@@ -97,6 +97,7 @@ ROWS = (
     ("rounds", lambda run: str(run.totals.rounds)),
     ("payload up", lambda run: figures.size(run.totals.payload.up)),
     ("payload down", lambda run: figures.size(run.totals.payload.down)),
+    ("payload after the last round", lambda run: figures.size(run.after_last_round.both)),
     ("socket up", lambda run: figures.size(run.totals.socket and run.totals.socket.up)),
     ("socket down", lambda run: figures.size(run.totals.socket and run.totals.socket.down)),
     ("raw dense equivalent up", lambda run: figures.size(run.totals.dense_equivalent.up)),

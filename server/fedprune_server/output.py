@@ -194,6 +194,7 @@ class Output:
             config=self.config.model_dump(mode="json"),
             environment=environment(),
             pruning_outcome=pruning_outcome,
+            moved=rows.payload(entries),
         )
         with self._writing():
             self._save_model(latest)

@@ -98,6 +98,10 @@ async def test_what_each_client_moved_adds_up_to_the_ledger(tmp_path: Path) -> N
             last.setdefault(index, {}).update(client)
     ledger = (tmp_path / "runs" / "run" / "ledger.csv").read_text().splitlines()[1:]
     moved = [line.split(",") for line in ledger]
+    report = made.report
+    for way in ("up", "down"):
+        everything = sum(int(n) for _, _, w, kind, n in moved if w == way and kind != "heartbeat")
+        assert getattr(report.totals.payload + report.after_last_round, way) == everything
     for index, client in last.items():
         for way in ("up", "down"):
             whole = sum(int(n) for c, _, w, kind, n in moved if (c, w) == (index, way) and kind != "heartbeat")

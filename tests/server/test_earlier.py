@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from fedprune.config import RunConfig
-from fedprune.report import RunReport, document
+from fedprune.report import Outcome, RunReport, document
 from fedprune_server.earlier import earlier_runs
 from fedprune_server.workshop import Workshop
 
@@ -23,11 +23,12 @@ def test_the_latest_report_of_each_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK)
     workshop = Workshop.open(tmp_path / "task.py", seed=1)
     configs = [RunConfig.loads(f"[run]\nname = '{name}'\n") for name in ("one", "broken", "gone")]
-    for number, (folder, outcome) in enumerate((("one", "finished"), ("one-2", "stopped"), ("one-more", "failed"))):
+    ended: dict[str, Outcome] = {"one": "finished", "one-2": "stopped", "one-more": "failed"}
+    for number, (folder, outcome) in enumerate(ended.items()):
         (tmp_path / folder).mkdir()
-        report = tmp_path / folder / "report.json"
-        report.write_text(json.dumps(document([RunReport.of(name="one", outcome=outcome, rounds=[])])))
-        os.utime(report, (number, number))
+        file = tmp_path / folder / "report.json"
+        file.write_text(json.dumps(document([RunReport.of(name="one", outcome=outcome, rounds=[])])))
+        os.utime(file, (number, number))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "report.json").write_text("{")
     ((begun, report),) = earlier_runs(tmp_path, configs, workshop)

@@ -2,5 +2,6 @@
 
 `story` is what has happened, as messages that a page can be told from the start; `now` is how things stand;
 `feed` hands both to whoever listens; `web` and `serving` are HTTP. Nothing here decides or writes anything; what
-happens goes out ten times a second at the most, in one piece for all pages, so that watching does not slow a round.
+happens goes out in one piece for all pages, some twenty times a second at the most, so that watching does not slow a
+round.
 """

@@ -26,8 +26,11 @@ from fedprune_server.page.feed import Feed
 from fedprune_server.page.now import now
 from fedprune_server.page.story import Facts, Story
 
-# What happens reaches the pages at the next tick, in one piece: each write to each page costs the coordinator.
-TICK_S = 0.1
+# What happens goes to the pages at once, in one piece, but never sooner than this after the piece before it: each
+# write to each page costs the coordinator.
+APART_S = 0.05
+# Where nothing happens, how the clients stand is looked at so often.
+GLANCE_S = 0.2
 # A silent stream gets a sign of life so often.
 IDLE_S = 15.0
 # The end of an earlier process's event log that is read again, in bytes.
@@ -45,6 +48,7 @@ class Watch:
     latest: Begun | None = None
     rows: list[RoundReport] = field(default_factory=list)
     _loop: asyncio.AbstractEventLoop | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def story(self) -> Story:
@@ -57,16 +61,19 @@ class Watch:
         if run.done:
             self.story.notes.extend(remembered(run.folder / LOG_FILE))
         self.story.begin(facts(run), [json.loads(row.to_json()) for row in run.done])
+        self._news.set()
 
     def round(self, row: RoundReport) -> None:
         """See `Onlooker`."""
         self.rows.append(row)
         self.story.round(json.loads(row.to_json()))
+        self._news.set()
 
     def end(self, report: RunReport) -> None:
         """See `Onlooker`."""
         self.glance()
         self.story.end({"outcome": report.outcome, "warnings": list(report.warnings)})
+        self._news.set()
 
     def glance(self) -> None:
         """Look at the coordinator, and add what has changed to the story."""
@@ -75,7 +82,11 @@ class Watch:
     def hear(self, note: Facts) -> None:
         """An event in words; from any thread."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.story.note, note)
+            self._loop.call_soon_threadsafe(self._note, note)
+
+    def _note(self, note: Facts) -> None:
+        self.story.note(note)
+        self._news.set()
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -103,7 +114,10 @@ class Watch:
                 self.glance()
                 if self.feed.tell(anyway=time.monotonic() - told_s >= IDLE_S):
                     told_s = time.monotonic()
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(APART_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), GLANCE_S - APART_S)
+            self._news.clear()
 
 
 class Notes(logging.Handler):

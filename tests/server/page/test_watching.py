@@ -85,9 +85,17 @@ async def test_a_glance_that_sees_nothing_new_says_nothing(watch: Watch) -> None
     assert b'"clients":{"0":{' in watch.story.after(before)
 
 
-async def test_pages_are_told_at_the_ticks_and_shown_that_the_stream_lives(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_happens_is_told_without_waiting_for_a_glance(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "GLANCE_S", 1e9)
+    page = watch.feed.listen("")
+    await anext(page)
+    async with watch.listening():
+        for number in (2, 3):
+            watch.round(replace(watch.rows[0], round=number))
+            assert b'event: round\ndata: {"round":%d,' % number in await anext(page)
+
+
+async def test_pages_are_told_and_shown_that_the_stream_lives(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "IDLE_S", 0.0)
     page = watch.feed.listen("")
     await anext(page)
@@ -99,7 +107,8 @@ async def test_pages_are_told_at_the_ticks_and_shown_that_the_stream_lives(
 
 async def test_nobody_is_looked_at_for_nobody(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     glanced = asyncio.Event()
-    monkeypatch.setattr(watching, "TICK_S", 0.0)
+    monkeypatch.setattr(watching, "APART_S", 0.0)
+    monkeypatch.setattr(watching, "GLANCE_S", 0.0)
     monkeypatch.setattr(Watch, "glance", lambda _: glanced.set())
     async with watch.listening():
         for _ in range(20):
