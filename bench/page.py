@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,13 +80,12 @@ class Stretch:
 
 
 class Turns(LineView):
-    """A view that opens and closes pages as the rounds go by."""
+    """A view that opens and closes pages as the rounds go by; the last of `pids` is the coordinator."""
 
-    def __init__(self, readers: Readers, pages: int, length: int) -> None:
+    def __init__(self, readers: Readers, pages: int, length: int, pids: list[int]) -> None:
         super().__init__(Console(quiet=True))
-        self._readers, self._pages, self._length = readers, pages, length
+        self._readers, self._pages, self._length, self._pids = readers, pages, length, pids
         self.stretches: list[Stretch] = []
-        self.pid = 0
         self._since = (0.0, 0.0)
 
     def round(self, row: RoundReport) -> None:
@@ -99,17 +98,13 @@ class Turns(LineView):
             self._readers.want(self.stretches[-1].pages)
         elif at >= SETTLING:
             if at == SETTLING:
-                self._since = (cpu_s(self.pid), time.monotonic())
+                self._since = (cpu_s(self._pids[-1]), time.monotonic())
             self.stretches[-1].rounds.append(row.seconds)
-
-    def look(self, pid: int) -> None:
-        """Learn who the coordinator is."""
-        self.pid = pid
 
     def _close(self) -> None:
         if self.stretches:
             cpu, clock = self._since
-            self.stretches[-1].cpu_s, self.stretches[-1].clock_s = cpu_s(self.pid) - cpu, time.monotonic() - clock
+            self.stretches[-1].cpu_s, self.stretches[-1].clock_s = cpu_s(self._pids[-1]) - cpu, time.monotonic() - clock
 
     def whole(self) -> list[Stretch]:
         """All but the last, which the end of the run cuts."""
@@ -161,15 +156,14 @@ class Readers(threading.Thread):
 
 
 @contextmanager
-def made(kind: str, rounds: int) -> Iterator[tuple[Federation, str]]:
-    """A federation and the address of its page."""
+def made(kind: str, rounds: int, look: Callable[[int], None] | None = None) -> Iterator[tuple[Federation, str]]:
+    """A federation and the address of its page; `look` as in `Federation`."""
     config, task, clients, light = ROUNDS[kind](rounds)
     address = f"127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
         yield (
-            Federation(
-                configs=[config], task=task, clients=clients, out=Path(folder) / "run", page=address, light=light
-            ),
+            Federation(configs=[config], task=task, clients=clients, out=out, page=address, light=light, look=look),
             address,
         )
 
@@ -177,11 +171,11 @@ def made(kind: str, rounds: int) -> Iterator[tuple[Federation, str]]:
 def in_turn(kind: str, pages: int, turns: int, length: int) -> dict[str, Any]:
     """One run: `turns` stretches without and as many with pages, each of so many rounds."""
     rounds = WARMING + 2 * turns * length + 1
-    with made(kind, rounds) as (federation, address):
+    pids: list[int] = []
+    with made(kind, rounds, pids.append) as (federation, address):
         readers = Readers(address)
         readers.start()
-        view = Turns(readers, pages, length)
-        object.__setattr__(federation, "look", view.look)
+        view = Turns(readers, pages, length, pids)
         federation.run(view)
     both = {False: Stretch(pages=0), True: Stretch(pages=pages)}
     for stretch in view.whole():

@@ -74,8 +74,14 @@ def test_a_signal_ends_it_and_says_what_was_kept(coordinator: subprocess.Popen[s
 
 def test_with_json_each_side_prints_one_object(project: Path, address: str) -> None:
     words = ["run.toml", "--address", address, "--set", "run.rounds=2", "--set", "clients.expect=1", "--json"]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command("server", *words), cwd=project, env=ENVIRONMENT, **streams) as server:
+    with subprocess.Popen(
+        command("server", *words),
+        cwd=project,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
         client = ended("client", "--server", address, "--task", "task.py", "--name", "alice", "--json", folder=project)
         report, told = server.communicate()
     (run,) = json.loads(report)["runs"]
