@@ -73,7 +73,9 @@ def test_a_signal_ends_it_and_says_what_was_kept(coordinator: subprocess.Popen[s
 
 
 def test_with_json_each_side_prints_one_object(project: Path, address: str) -> None:
-    words = ["run.toml", "--address", address, "--set", "run.rounds=2", "--set", "clients.expect=1", "--json"]
+    keys = ("run.rounds=2", "clients.expect=1", "pruning.density=1.0")
+    words = ["run.toml", "--address", address, *(word for key in keys for word in ("--set", key)), "--json"]
+    joining = ["--server", address, "--task", "task.py", "--name", "alice", "--patience-s", "60"]
     with subprocess.Popen(
         command("server", *words),
         cwd=project,
@@ -82,7 +84,7 @@ def test_with_json_each_side_prints_one_object(project: Path, address: str) -> N
         stderr=subprocess.PIPE,
         text=True,
     ) as server:
-        client = ended("client", "--server", address, "--task", "task.py", "--name", "alice", "--json", folder=project)
+        client = ended("client", *joining, "--json", folder=project)
         report, told = server.communicate()
     (run,) = json.loads(report)["runs"]
     assert (run["outcome"], len(run["rounds"])) == ("finished", 2)

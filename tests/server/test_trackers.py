@@ -1,7 +1,7 @@
 """Trackers are told a round's figures under the report's names; one that fails costs a warning and no run.
 
-TensorBoard is the real one; the services behind MLflow and Weights & Biases are played by fakes that keep what they
-are told.
+All three are real, TensorBoard and MLflow on files that are read back and Weights & Biases offline; how MLflow and Weights &
+Biases are called is also held by fakes that keep what they are told, for machines without them.
 """
 
 from __future__ import annotations
@@ -50,6 +50,38 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert found["payload_down"] == 2.0
     assert found["layer_density/w"] == 0.25
     assert not {"f1", "socket_up"} & set(found)
+
+
+@pytest.mark.filterwarnings("ignore")  # its own, of several libraries
+def test_mlflow_reads_the_figures_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    (tracker,) = open_trackers(["mlflow"])
+    tracker.begin(begun(tmp_path))
+    tracker.round(ROW)
+    tracker.begin(begun(tmp_path, ROW))
+    tracker.round(replace(ROW, round=2, metrics={"accuracy": 0.75}))
+    tracker.end(REPORT)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("fedprune").experiment_id])
+    assert (run.info.run_name, run.info.status, run.data.params["run.name"]) == ("one", "FINISHED", "one")
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "accuracy")] == [(1, 0.5), (2, 0.75)]
+
+
+@pytest.mark.filterwarnings("ignore")  # its own, of several libraries
+def test_weights_and_biases_keeps_the_figures_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    for name, value in (("WANDB_MODE", "offline"), ("WANDB_DIR", str(tmp_path)), ("WANDB_SILENT", "true")):
+        monkeypatch.setenv(name, value)
+    (tracker,) = open_trackers(["wandb"])
+    tracker.begin(begun(tmp_path))
+    tracker.round(ROW)
+    tracker.end(REPORT)
+    (kept,) = tmp_path.glob("wandb/offline-run-*/run-one-1.wandb")
+    content = kept.read_bytes()
+    for told in (b"layer_density/w", b"outcome", b"finished"):
+        assert told in content
 
 
 def test_tensorboard_reads_the_figures_back(tmp_path: Path) -> None:

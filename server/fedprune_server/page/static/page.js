@@ -27,7 +27,10 @@ const heard = {
     state.now = { ...now, clients };
   },
 };
-const redraw = { story: drawAll, run: drawAll, round: drawAll, end: drawAll, note: drawNotes, now: drawNow };
+// A round's figures are there at once; what takes longer to draw waits for the next frame, and rounds that come together
+// are drawn together.
+const redraw = { story: drawAll, run: drawAll, round() { drawTiles(); soon(); }, end: drawAll, note: soon, now: drawNow };
+let due = false;
 
 function latest() { if (state.follow) state.shown = state.runs.at(-1)?.run_id ?? null; }
 
@@ -46,6 +49,11 @@ function listen() {
 }
 
 function connected(kind, text) { get("link").className = `pill ${kind}`; get("link").textContent = text; }
+
+function soon() {
+  if (!due) requestAnimationFrame(() => { due = false; drawAll(); });
+  due = true;
+}
 
 function drawAll() { drawRuns(); drawTiles(); drawCharts(); drawMask(); drawDecisions(); drawNotes(); drawNow(); }
 
