@@ -75,7 +75,7 @@ def test_a_signal_ends_it_and_says_what_was_kept(coordinator: subprocess.Popen[s
 def test_with_json_each_side_prints_one_object(project: Path, address: str) -> None:
     keys = ("run.rounds=2", "clients.expect=1", "pruning.density=1.0")
     words = ["run.toml", "--address", address, *(word for key in keys for word in ("--set", key)), "--json"]
-    joining = ["--server", address, "--task", "task.py", "--name", "alice", "--patience-s", "60"]
+    joining = ["--server", address, "--task", "task.py", "--name", "alice", "--patience-s", "100"]
     with subprocess.Popen(
         command("server", *words),
         cwd=project,
