@@ -1,24 +1,26 @@
 """`fedprune list` and `fedprune log`: what lies under runs/, and one run's rounds as they are written.
 
-Read from the files a coordinator leaves behind; no coordinator is asked.
+Read from the files a coordinator leaves behind; no coordinator is asked. The list reads them as plain JSON: the types
+of a report take longer to import than a list may take to answer.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedprune.errors import LocalError
-from fedprune.report import RoundReport
 from fedprune_lab import figures
-from fedprune_lab.lines import moved, round_line
-from fedprune_lab.reading import REPORT, read
 
-CONFIG, ROUNDS = "config.toml", "rounds.jsonl"
+if TYPE_CHECKING:
+    from fedprune.report import RoundReport
+
+CONFIG, ROUNDS, REPORT = "config.toml", "rounds.jsonl", "report.json"
 POLL_S = 0.2
 
 
@@ -59,12 +61,16 @@ def log(run: Path, *, follow: bool) -> Iterator[str]:
 
     Raises `LocalError` when there is no such run.
     """
+    from fedprune_lab.lines import round_line
+
     for row, planned in rows(run, follow=follow):
         yield round_line(row, planned)
 
 
 def rows(run: Path, *, follow: bool) -> Iterator[tuple[RoundReport, int]]:
     """The same as values, each with the number of rounds that the run is to have."""
+    from fedprune.report import RoundReport
+
     folder = next((f for f in (run, Path("runs") / run) if (f / CONFIG).is_file()), None)
     if folder is None:
         raise LocalError("there is no such run", seen=run, next_step="`fedprune list` shows the runs")
@@ -72,9 +78,9 @@ def rows(run: Path, *, follow: bool) -> Iterator[tuple[RoundReport, int]]:
     shown = 0
     while True:
         over = (folder / REPORT).is_file()
-        found = _rounds(folder)
-        for row in found[shown:]:
-            yield row, planned
+        found = _lines(folder)
+        for line in found[shown:]:
+            yield RoundReport.from_json(line), planned
         shown = len(found)
         if over or not follow:
             return
@@ -82,16 +88,17 @@ def rows(run: Path, *, follow: bool) -> Iterator[tuple[RoundReport, int]]:
 
 
 def _listed(folder: Path) -> Listed:
-    rows = _rounds(folder)
-    scored = [row.accuracy for row in rows if row.accuracy is not None]
+    rows = [json.loads(line) for line in _lines(folder)]
+    scored = [row["accuracy"] for row in rows if row["accuracy"] is not None]
+    moved = [row["socket"] or row["payload"] for row in rows]
     return Listed(
         folder=str(folder),
-        state=read(folder / REPORT)[1][0].outcome if (folder / REPORT).is_file() else "unfinished",
+        state=_outcome(folder / REPORT) if (folder / REPORT).is_file() else "unfinished",
         rounds=len(rows),
         planned=_planned(folder),
         accuracy=scored[-1] if scored else None,
-        density=rows[-1].density if rows else None,
-        bytes=sum(moved(row).both for row in rows),
+        density=rows[-1]["density"] if rows else None,
+        bytes=sum(traffic["up"] + traffic["down"] for traffic in moved),
     )
 
 
@@ -107,9 +114,13 @@ def _planned(folder: Path) -> int:
     return int(stored.get("run", {}).get("rounds", 0))
 
 
-def _rounds(folder: Path) -> list[RoundReport]:
+def _outcome(report: Path) -> str:
+    return str(json.loads(report.read_text(encoding="utf-8"))["runs"][0]["outcome"])
+
+
+def _lines(folder: Path) -> list[str]:
     """The complete lines of rounds.jsonl; a last line that is still being written is left for the next look."""
     file = folder / ROUNDS
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     complete = text[: text.rfind("\n") + 1]
-    return [RoundReport.from_json(line) for line in complete.splitlines()]
+    return complete.splitlines()
