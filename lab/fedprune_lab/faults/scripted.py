@@ -142,11 +142,15 @@ class Scripted:
         outbox = Outbox(self.folder)
         mood = self.mood(assignment.round)
         if assignment.round in mood.declines and isinstance(assignment.work, TrainWork):
-            failure = pb.Failure(assignment_id=assignment.assignment_id, reason="not today")
-            self._outgoing.put_nowait(pb.ClientMessage(failure=failure))
+            self._decline(assignment, "not today")
             return
-        if outbox.get(assignment.run_id, assignment.assignment_id) is None:
-            await self._work(link, outbox, assignment, mood)
+        try:
+            if outbox.get(assignment.run_id, assignment.assignment_id) is None:
+                await self._work(link, outbox, assignment, mood)
+        except RemoteError as error:  # its round was closed before the version was here
+            self.heard.append(str(error))
+            self._decline(assignment, str(error))
+            return
         sealed = outbox.get(assignment.run_id, assignment.assignment_id)
         assert sealed is not None
         result, frame = sealed
@@ -158,6 +162,10 @@ class Scripted:
         except RemoteError as error:
             self.heard.append(str(error))
         outbox.drop(assignment.run_id, assignment.assignment_id)
+
+    def _decline(self, assignment: Assignment, reason: str) -> None:
+        failure = pb.Failure(assignment_id=assignment.assignment_id, reason=reason)
+        self._outgoing.put_nowait(pb.ClientMessage(failure=failure))
 
     async def _work(self, link: Link, outbox: Outbox, assignment: Assignment, mood: Mood) -> None:
         facts: dict[str, Any] = {
