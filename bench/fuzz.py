@@ -45,7 +45,13 @@ SPARE_BYTES = 32 << 20
 PLAN = Plan(
     clients=2,
     rounds=2,
-    overrides=("clients.deadline_s=7200.0", "clients.grace_s=7200.0", "pruning.density=1.0", "network.stall_s=5.0"),
+    overrides=(
+        "clients.deadline_s=7200.0",
+        "clients.grace_s=7200.0",
+        "pruning.density=1.0",
+        "network.stall_s=5.0",
+        "network.max_lost_bytes_per_s=0",
+    ),
 )
 
 

@@ -181,6 +181,9 @@ class NetworkSection(Section):
     """Bytes a second that all uploads together may bring; 0 sets no limit."""
     max_client_bytes_per_s: PositiveOrZero = 0.0
     """Bytes a second that the uploads of one client may bring; 0 sets no limit."""
+    max_lost_bytes_per_s: PositiveOrZero = float(2 << 20)
+    """Bytes a second that may come to nothing, of all clients together, before those they come from are slowed down;
+    a result with its receipt is not lost. 0 sets no limit."""
 
 
 class PageSection(Section):

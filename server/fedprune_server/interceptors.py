@@ -10,24 +10,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import grpc
 from google.protobuf import message
 
 from fedprune.errors import BusyError, DecodeError, FedpruneError, IdentityError, UnavailableError
 from fedprune.pki.subject import Role
-from fedprune_server.leashes import Leashes
-from fedprune_server.limits import Limits
+from fedprune_server.leashes import Leashes, Newest
+from fedprune_server.limits import CALL_BYTES, Limits
 
 IDENTITY_KEY = "fedprune-identity"
 RETRY_KEY = "fedprune-retry-after-s"
 MAX_IDENTITY = 128
 # The health service; without TLS it needs no identity.
 OPEN_PREFIX = "/grpc.health.v1.Health/"
+# Of these a client has one at a time, its newest: what breaks at its end may look whole at ours for a while.
+TRANSFERS = frozenset({"/fedprune.v1.Coordinator/Pull", "/fedprune.v1.Coordinator/Submit"})
 
 log = logging.getLogger("fedprune.service")
 
@@ -112,6 +116,8 @@ class Border(grpc.aio.ServerInterceptor):
         self.limits = limits
         self._admission = admission or Claimed()
         self.leashes = Leashes()
+        self._newest = Newest()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: Any
@@ -126,44 +132,62 @@ class Border(grpc.aio.ServerInterceptor):
         return self._single(handler, details.method)
 
     @contextlib.asynccontextmanager
-    async def _entered(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    async def _entered(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Caller]:
         """Somebody who may be here, for as long as it may, and not with too many calls."""
         who = self._admission.admit(method, context)
         _caller.set(who)
+        self.limits.check_debt(who.identity, time.monotonic())
         with self.limits.call(who.identity):
-            async with self.leashes.hold(who.identity, who.party, longest_s=who.longest_s):
-                yield
+            async with contextlib.AsyncExitStack() as held:
+                await held.enter_async_context(self.leashes.hold(who.identity, who.party, longest_s=who.longest_s))
+                if method in TRANSFERS:
+                    await held.enter_async_context(self._newest.hold(who.identity, method, who.party))
+                await asyncio.sleep(self.limits.owe_s(who.identity, CALL_BYTES, time.monotonic()))
+                yield who
 
     def _single(self, handler: Handler, method: str) -> Handler:
         inner, read = handler.unary_unary, handler.request_deserializer
 
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def answer(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                async with self._entered(method, context):
-                    return await inner(_parsed(request, read), context)
+                async with self._entered(method, context) as who:
+                    return await inner(_parsed(await self._only(who, context), read), context)
             except FedpruneError as error:
                 await _refuse(context, method, error)
 
-        return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+        # On the wire it is the same; but gRPC would take a whole message in before it asked us whether it may.
+        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
 
     def _streaming(self, handler: Handler, method: str) -> Handler:
         inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        read, stall_s = handler.request_deserializer, self.limits.network.stall_s
+        read, write, stall_s = handler.request_deserializer, handler.response_serializer, self.limits.network.stall_s
 
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async def answer(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             try:
-                async with self._entered(method, context):
-                    said = _each_parsed(context, read) if handler.request_streaming else _parsed(request, read)
+                async with self._entered(method, context) as who:
+                    several = handler.request_streaming
+                    said = _each_parsed(context, read) if several else _parsed(await self._only(who, context), read)
                     async with contextlib.aclosing(inner(said, context)) as replies:
                         async for reply in replies:
-                            await _write(context, reply, stall_s)
+                            data = reply if write is None else write(reply)
+                            del reply  # what is not read is held once, not twice
+                            await _write(context, data, stall_s)
             except FedpruneError as error:
                 await _refuse(context, method, error)
 
-        make = (
-            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-        )
-        return make(answer, None, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(answer)
+
+    async def _only(self, who: Caller, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """The one message of a call. A client has one at a time on the way, and for so long: we hold what has come."""
+        turn = self._turns.setdefault(who.identity, asyncio.Lock())
+        try:
+            async with asyncio.timeout(self.limits.network.stall_s), turn:
+                data = await context.read()
+        except TimeoutError:
+            raise UnavailableError("says nothing", party=who.party) from None
+        if data is grpc.aio.EOF:
+            raise DecodeError("a call without a message", party=who.party)
+        return data
 
 
 async def _write(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_s: float) -> None:
@@ -188,7 +212,6 @@ async def _each_parsed(
 ) -> AsyncIterator[Any]:
     """Message by message. Nothing is held on to while the next one is waited for: a thousand callers may be silent."""
     while (data := await context.read()) is not grpc.aio.EOF:
-        parsed = _parsed(data, read)
+        parsed = [_parsed(data, read)]
         del data
-        yield parsed
-        del parsed
+        yield parsed.pop()

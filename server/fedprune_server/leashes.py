@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fedprune.errors import IdentityError, RoleError
+from fedprune.errors import IdentityError, RoleError, UnavailableError
 
 
 class Leashes:
@@ -49,6 +49,32 @@ class Leashes:
         for leash in cut:
             leash.reschedule(now_s)
         return len(cut)
+
+
+class Newest:
+    """One open call of a kind for each client: who opens another ends the one before."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], asyncio.Timeout] = {}
+
+    @asynccontextmanager
+    async def hold(self, identity: str, method: str, party: str) -> AsyncIterator[None]:
+        """This call is the newest. Raises `UnavailableError` in the one that was."""
+        older = self._open.get((identity, method))
+        if older is not None:
+            older.reschedule(asyncio.get_running_loop().time())
+        try:
+            async with asyncio.timeout(None) as mine:
+                self._open[identity, method] = mine
+                try:
+                    yield
+                finally:
+                    if self._open.get((identity, method)) is mine:
+                        del self._open[identity, method]
+        except TimeoutError:
+            if not mine.expired():
+                raise
+            raise UnavailableError("goes on over another call", party=party) from None
 
 
 def revoked(party: str) -> RoleError:

@@ -1,13 +1,14 @@
 """What one client, and all of them together, may take of the coordinator: calls, uploads, bytes at rest and a second.
 
 Checked before anything is buffered, so that memory is bounded by the run file and not by who calls: at any time at
-most `max_calls` calls are open, each with at most one message in our hands. Plain arithmetic without a clock: `now_s`
-is an argument, monotonic and in seconds.
+most `max_calls` calls are open, each with at most one message in our hands. Calls and bytes are a debt until something
+comes of them, a receipt or a whole download: who runs up too much of it is slowed down, and nobody else. Plain
+arithmetic without a clock: `now_s` is an argument, monotonic and in seconds.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,16 @@ PROGRESS_BYTES = 1 << 14
 MESSAGES_PER_S, MESSAGES_AT_ONCE = 20.0, 100.0
 # What may be sent at once before a limit on bytes a second bites.
 BURST_S = 1.0
+# What a client may owe beside a download and an upload of the largest size, and what a call costs beside its bytes.
+# Breaks of an honest line cost a chunk each, and a receipt settles everything.
+DEBT_BYTES, CALL_BYTES = 4 << 20, 1 << 18
+# For so long a debtor who was slowed down takes part in what is forgiven, which is for all together: who is the only one
+# that comes too late hardly feels it.
+DEBTOR_S = 30.0
+# Who would have to wait longer than that is sent away: an open call costs more than a refused one.
+LONGEST_WAIT_S = 4.0
+# Debtors that are remembered.
+MOST_DEBTORS = 4096
 
 
 @dataclass(slots=True)
@@ -58,6 +69,14 @@ class Progress:
             self.deadline_s = now_s + self.stall_s
 
 
+@dataclass(slots=True)
+class _Debt:
+    """What has come to nothing so far, and the last assignment whose receipt has settled it."""
+
+    bucket: TokenBucket
+    settled_by: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class _Coming:
     """An upload under way, of so many announced bytes."""
@@ -70,10 +89,15 @@ class Limits:
     """The limits of one process and what is taken of them."""
 
     network: NetworkSection
+    # The largest update of an honest client.
+    max_update_bytes: int = 0
     _calls: Counter[str] = field(default_factory=Counter)
     # One for each client: its newest. The store lets no older one write.
     _uploads: dict[str, _Coming] = field(default_factory=dict)
     _rates: dict[str, TokenBucket] = field(default_factory=dict)
+    _debts: OrderedDict[str, _Debt] = field(default_factory=OrderedDict)
+    # Who was last slowed down when, the latest at the end.
+    _slowed: OrderedDict[str, float] = field(default_factory=OrderedDict)
     _total: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +136,38 @@ class Limits:
         if bucket is None:
             bucket = self._rates[identity] = _bytes_per_second(self.network.max_client_bytes_per_s)
         return max(bucket.take(count, now_s), self._total.take(count, now_s))
+
+    def owe_s(self, identity: str, count: float, now_s: float, *, awaited: bool = True) -> float:
+        """How long to wait after `count` bytes, or calls as `CALL_BYTES`, of which nothing has come yet. What nobody
+        waits for (its round is closed, its client has declined) has no credit: others go first."""
+        debt = self._debts.setdefault(identity, self._fresh())
+        self._debts.move_to_end(identity)
+        if len(self._debts) > MOST_DEBTORS:
+            self._debts.popitem(last=False)
+        while self._slowed and next(iter(self._slowed.values())) < now_s - DEBTOR_S:
+            self._slowed.popitem(last=False)
+        debt.bucket.rate = self.network.max_lost_bytes_per_s / max(1, len(self._slowed))
+        debt.bucket.burst = DEBT_BYTES + 2 * self.max_update_bytes if awaited else 0.0
+        wait_s = debt.bucket.take(count, now_s)
+        if wait_s > 0:
+            self._slowed[identity] = now_s
+            self._slowed.move_to_end(identity)
+        return wait_s
+
+    def check_debt(self, identity: str, now_s: float, *, awaited: bool = True) -> None:
+        """Raise `BusyError` for a client that is so deep in debt that its calls would only wait."""
+        if identity in self._debts and self.owe_s(identity, 0, now_s, awaited=awaited) > LONGEST_WAIT_S:
+            raise BusyError("too much has come to nothing", party=f"client {identity}", next_step="Try again later")
+
+    def settle(self, identity: str, assignment_id: int) -> None:
+        """A result has its receipt. The same receipt given again settles nothing."""
+        debt = self._debts.get(identity)
+        if debt is not None and assignment_id > debt.settled_by:
+            self._debts[identity] = self._fresh(assignment_id)
+            self._slowed.pop(identity, None)
+
+    def _fresh(self, settled_by: int = 0) -> _Debt:
+        return _Debt(TokenBucket(0.0, 0.0), settled_by)
 
     def progress(self, now_s: float) -> Progress:
         """A watchdog for a transfer that begins now."""

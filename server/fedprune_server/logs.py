@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedprune_server.limits import TokenBucket
+
 LOG_FILE = "log.jsonl"
 OURS = "fedprune"
 # What a log call can add by `extra`.
 EXTRAS = ("client", "identity", "peer")
+
+# Lines of one kind: so many a second, and so many at once.
+LINES_PER_S, LINES_AT_ONCE = 10.0, 200.0
 
 Facts = Callable[[], Mapping[str, object]]
 
@@ -43,11 +49,37 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class Floods(logging.Filter):
+    """Lets events of one kind through at a bounded pace, so that whoever calls without end fills no disk. The first one
+    after a gap says how many are missing. Warnings and errors always pass."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._paces: dict[tuple[str, int], TokenBucket] = {}
+        self._missing: dict[tuple[str, int], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the event is written."""
+        if record.levelno > logging.INFO:
+            return True
+        kind, now_s = (record.pathname, record.lineno), self._clock()
+        pace = self._paces.setdefault(kind, TokenBucket(LINES_PER_S, LINES_AT_ONCE - 1))
+        if pace.take(0, now_s) > 0:
+            self._missing[kind] = self._missing.get(kind, 0) + 1
+            return False
+        pace.take(1, now_s)
+        if missing := self._missing.pop(kind, 0):
+            record.msg, record.args = f"{record.getMessage()} ({missing} more like this are left out)", ()
+        return True
+
+
 @contextmanager
 def event_log(folder: Path, facts: Facts) -> Iterator[None]:
     """Write what fedprune logs into the folder's event log, after what is there already, until the block ends."""
     handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
     handler.setFormatter(JsonLines(facts))
+    handler.addFilter(Floods())
     logger = logging.getLogger(OURS)
     level = logger.level
     logger.addHandler(handler)

@@ -189,6 +189,10 @@ class Run:
         """What to send to a client that holds one version and wants another."""
         return self._versions.parts(held, want)
 
+    def awaits(self, member: Member) -> bool:
+        """Whether this client has work in hand that the open round waits for."""
+        return member.index in self.state.pending
+
     def failed(self, member: Member, assignment_id: int, reason: str) -> None:
         """A client says that it cannot do what it was assigned."""
         if self._desk.holds(member.index, assignment_id):

@@ -21,6 +21,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fedprune.allocator import return_freed_memory
+from fedprune.codec import Limits as DecodeLimits
 from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
 from fedprune.feedback import check_schema
@@ -126,7 +127,8 @@ class Server:
             heartbeat_s=self.configs[0].network.heartbeat_s,
         )
         security = Plain() if self.certs is None else Secured(self.certs, note=coordinator.note)
-        border = Border(Limits(self.configs[0].network), security.admission)
+        largest = DecodeLimits.of_update(self.workshop.schema).max_bytes
+        border = Border(Limits(self.configs[0].network, largest), security.admission)
         await security.look(border.leashes)
         server, state = await self._listen(coordinator, security, border)
         host = self.address.rpartition(":")[0]

@@ -59,6 +59,13 @@ class CoordinatorService(rpc.CoordinatorServicer):
         member.peers.add(caller().peer)
         return member
 
+    def _creditworthy(self) -> Member:
+        """The client that calls for a transfer. Raises `BusyError` when it owes too much, before anything is read."""
+        member, run = self._member(), self._coordinator.run
+        awaited = run is not None and run.awaits(member)
+        self._limits.check_debt(member.identity, time.monotonic(), awaited=awaited)
+        return member
+
     @contextmanager
     def _watching_store(self) -> Iterator[None]:
         """A disk that fails under one client's call has failed for all."""
@@ -104,6 +111,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
         """A result that came in one message, which is here already: it takes no room of the uploads. While it is checked,
         its client is not listened to."""
         assignment_id, count = result.begin.assignment_id, len(result.data)
+        await asyncio.sleep(self._limits.owe_s(member.identity, count, time.monotonic()))
         try:
             with self._watching_store():
                 run = self._coordinator.run_of(result.begin.run_id)
@@ -112,13 +120,14 @@ class CoordinatorService(rpc.CoordinatorServicer):
         except FedpruneError as error:
             log.info("refused a result: %s", error, extra=member.names)
             return pb.Answer(assignment_id=assignment_id, refusal=pb.Refusal(status=error.status, reason=str(error)))
+        self._limits.settle(member.identity, assignment_id)
         await asyncio.sleep(self._limits.pause_s(member.identity, count, time.monotonic()))
         run.at("receipt-sent")
         return pb.Answer(assignment_id=assignment_id, receipt=receipt)
 
     async def Pull(self, request: pb.PullRequest, context: Context) -> AsyncIterator[pb.PullReply]:
         """Send the parts that bring the caller from what it holds to what it wants."""
-        member = self._member()
+        member = self._creditworthy()
         run = self._coordinator.run_of(request.run_id)
         self._coordinator.count(member, up=request.ByteSize())
         parts = run.parts(wire.held_version(request), wire.version(request.want))
@@ -135,15 +144,18 @@ class CoordinatorService(rpc.CoordinatorServicer):
             try:
                 for chunk in chunks(data, offset=resumed, chunk_bytes=run.config.network.chunk_bytes):
                     run.at("chunk-sent")
-                    yield pb.PullReply(chunk=chunk)
-                    sent += len(chunk)
+                    count, reply = len(chunk), [pb.PullReply(chunk=chunk)]
+                    del chunk  # what is not read is held once, by who writes it
+                    yield reply.pop()
+                    sent += count
+                    await asyncio.sleep(self._owe_s(run, member, count))
             finally:
                 run.accounts.sent(member, part, data, start=resumed, end=sent)
         run.accounts.pulls += bool(parts)
 
     async def Submit(self, requests: AsyncIterator[pb.SubmitRequest], context: Context) -> AsyncIterator[Any]:
         """One result: where to go on, then its bytes, then the receipt."""
-        member = self._member()
+        member = self._creditworthy()
         steady = self._steady(requests, member)
         with self._watching_store():
             first = await anext(steady, None)
@@ -157,11 +169,15 @@ class CoordinatorService(rpc.CoordinatorServicer):
                     yield pb.SubmitReply(offset=intake.offset)
                     position = 0 if first.begin.eager else intake.offset
                     async for request in steady:
-                        position = await self._append(run, intake, request, position)
-                        del request  # a chunk is not held on to while the next one is waited for
+                        chunk = request.chunk
+                        del request  # a chunk is held once, and not while the next one is waited for
+                        position, count = await self._append(run, intake, chunk, position), len(chunk)
+                        del chunk
+                        await asyncio.sleep(self._owe_s(run, member, count))
                     await run.intake.finish(intake)
             assert intake.receipt is not None
             self._coordinator.count(member, down=intake.receipt.ByteSize())
+            self._limits.settle(member.identity, first.begin.assignment_id)
             run.at("receipt-sent")
             yield pb.SubmitReply(receipt=intake.receipt)
 
@@ -178,14 +194,16 @@ class CoordinatorService(rpc.CoordinatorServicer):
                 raise UnavailableError("the upload makes no progress", party=member.party) from None
             if request is None:
                 return
-            count = len(request.chunk)
-            yield request
+            came, count = [request], request.ByteSize()
             del request
-            await asyncio.sleep(self._limits.pause_s(caller().identity, count, time.monotonic()))
+            yield came.pop()
+            await asyncio.sleep(self._limits.pause_s(member.identity, count, time.monotonic()))
             watchdog.heard(count, time.monotonic())
 
-    async def _append(self, run: Run, intake: Intake, request: pb.SubmitRequest, position: int) -> int:
-        data = request.chunk
+    def _owe_s(self, run: Run, member: Member, count: int) -> float:
+        return self._limits.owe_s(member.identity, count, time.monotonic(), awaited=run.awaits(member))
+
+    async def _append(self, run: Run, intake: Intake, data: bytes, position: int) -> int:
         if not 0 < len(data) <= MAX_CHUNK_BYTES:
             raise RemoteError(
                 "chunk size out of range", party=intake.member.party, seen=len(data), expected=f"1 to {MAX_CHUNK_BYTES}"

@@ -45,7 +45,9 @@ class HeldLink(Link):
 
 async def besiege(folder: Path, *, seed: int, cases: int) -> Counter[tuple[str, str]]:
     """So many cases against a round that is open; afterwards everyone submits and the run has to finish."""
-    federation = Federation(folder, task_file(folder), [run_file("run.rounds=2", "clients.expect=2")])
+    federation = Federation(
+        folder, task_file(folder), [run_file("run.rounds=2", "clients.expect=2", "network.max_lost_bytes_per_s=0")]
+    )
     schema = federation.server.workshop.schema
     may = asyncio.Event()
     seen: Counter[tuple[str, str]] = Counter()

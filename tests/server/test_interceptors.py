@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from typing import Any
 
@@ -24,7 +25,7 @@ class Context:
         self.replies: list[object] = []
         self.trailing: object = None
         self.aborted: tuple[grpc.StatusCode, str] | None = None
-        self.coming: list[bytes] = []
+        self.coming: list[bytes] = [b""]
 
     async def read(self) -> Any:
         return self.coming.pop(0) if self.coming else grpc.aio.EOF
@@ -102,7 +103,7 @@ async def test_every_error_has_its_status(kind: type[FedpruneError]) -> None:
 
     handler = await handled(grpc.unary_unary_rpc_method_handler(refuse))
     context = Context(NAMED)
-    await handler.unary_unary(None, context)
+    await handler.stream_unary(None, context)
     assert context.aborted == (grpc.StatusCode[kind.status], "site-1: no")
 
 
@@ -125,7 +126,7 @@ async def test_no_handler_runs_without_a_caller() -> None:
 
     handler = await handled(grpc.unary_stream_rpc_method_handler(never))
     context = Context()
-    await handler.unary_stream(None, context)
+    await handler.stream_stream(None, context)
     assert context.replies == []
     assert context.aborted is not None
     assert context.aborted[0] is grpc.StatusCode.UNAUTHENTICATED
@@ -148,7 +149,8 @@ async def test_bytes_that_are_no_message_are_refused_for_good() -> None:
 
     handler = await handled(grpc.unary_unary_rpc_method_handler(never, pb.JoinRequest.FromString))
     context = Context(NAMED)
-    await handler.unary_unary(b"\xff\xff", context)
+    context.coming = [b"\xff\xff"]
+    await handler.stream_unary(None, context)
     assert context.aborted == (
         grpc.StatusCode.INVALID_ARGUMENT,
         "site-1: not a message of this call (got 2 bytes)",
@@ -202,14 +204,62 @@ async def test_no_message_is_held_on_to_while_the_next_one_is_waited_for() -> No
 
 async def test_one_call_too_many_is_told_when_to_come_again() -> None:
     async def nested(request: object, context: object) -> None:
-        await handler.unary_unary(None, inner)
+        await handler.stream_unary(None, inner)
 
     inner, outer = Context(NAMED), Context(NAMED)
     handler: Any = await handled(
         grpc.unary_unary_rpc_method_handler(nested), network=NetworkSection(max_client_calls=1)
     )
-    await handler.unary_unary(None, outer)
+    await handler.stream_unary(None, outer)
     assert outer.aborted is None
     assert inner.aborted is not None
     assert inner.aborted[0] is grpc.StatusCode.UNAVAILABLE
     assert inner.trailing == ((RETRY_KEY, "2"),)
+
+
+async def test_nothing_is_read_of_a_call_that_may_not_come_in() -> None:
+    """gRPC itself would have taken in the whole message before it asked."""
+
+    class Unread(Context):
+        async def read(self) -> Any:
+            raise AssertionError("it was read")
+
+    async def never(request: object, context: object) -> None:
+        raise AssertionError("it ran")
+
+    handler = await handled(grpc.unary_unary_rpc_method_handler(never))
+    context = Unread()
+    await handler.stream_unary(None, context)
+    assert context.aborted is not None
+    assert context.aborted[0] is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_client_has_one_message_of_such_calls_on_the_way() -> None:
+    class Slow(Context):
+        reading = most = 0
+
+        async def read(self) -> Any:
+            Slow.reading += 1
+            Slow.most = max(Slow.most, Slow.reading)
+            await asyncio.sleep(0)
+            Slow.reading -= 1
+            return b""
+
+    async def answer(request: object, context: object) -> str:
+        return "yes"
+
+    handler = await handled(grpc.unary_unary_rpc_method_handler(answer))
+    answers = await asyncio.gather(*(handler.stream_unary(None, Slow(NAMED)) for _ in range(4)))
+    assert (answers, Slow.most) == (["yes"] * 4, 1)
+
+
+async def test_a_call_without_its_message_is_refused() -> None:
+    async def never(request: object, context: object) -> None:
+        raise AssertionError("it ran")
+
+    handler = await handled(grpc.unary_unary_rpc_method_handler(never))
+    context = Context(NAMED)
+    context.coming = []
+    await handler.stream_unary(None, context)
+    assert context.aborted is not None
+    assert context.aborted[0] is grpc.StatusCode.INVALID_ARGUMENT

@@ -6,7 +6,17 @@ import pytest
 
 from fedprune.config import NetworkSection
 from fedprune.errors import BusyError, LimitError
-from fedprune_server.limits import PROGRESS_BYTES, Limits, TokenBucket
+from fedprune_server.limits import (
+    DEBT_BYTES,
+    DEBTOR_S,
+    LONGEST_WAIT_S,
+    MOST_DEBTORS,
+    PROGRESS_BYTES,
+    Limits,
+    TokenBucket,
+)
+
+LOST_BYTES_PER_S = NetworkSection().max_lost_bytes_per_s
 
 
 class TestTokenBucket:
@@ -95,6 +105,54 @@ class TestUploads:
         limits = Limits(NetworkSection(max_bytes_per_s=1000.0))
         assert limits.pause_s("a", 1000, 0.0) == 0.0
         assert limits.pause_s("b", 1000, 0.0) == pytest.approx(1.0)
+
+
+class TestDebts:
+    CREDIT = DEBT_BYTES + 2 * 1000
+
+    def test_what_comes_to_nothing_is_waited_for_beyond_the_credit(self) -> None:
+        limits = Limits(NetworkSection(), 1000)
+        assert limits.owe_s("a", self.CREDIT, 0.0) == 0.0
+        assert limits.owe_s("a", LOST_BYTES_PER_S, 0.0) == pytest.approx(1.0)
+        assert limits.owe_s("b", 1, 0.0) == 0.0
+
+    def test_what_nobody_waits_for_has_no_credit(self) -> None:
+        assert Limits(NetworkSection()).owe_s("a", LOST_BYTES_PER_S, 0.0, awaited=False) == pytest.approx(1.0)
+
+    def test_debtors_share_what_is_forgiven(self) -> None:
+        limits = Limits(NetworkSection())
+        for name in ("a", "b", "c", "d"):
+            limits.owe_s(name, 1, 0.0, awaited=False)
+        assert limits.owe_s("d", LOST_BYTES_PER_S, 0.0, awaited=False) == pytest.approx(4.0, rel=0.01)
+        assert limits.owe_s("a", LOST_BYTES_PER_S, 2 * DEBTOR_S, awaited=False) == pytest.approx(1.0)
+
+    def test_a_receipt_settles_everything_but_only_once(self) -> None:
+        limits = Limits(NetworkSection())
+        limits.owe_s("a", DEBT_BYTES, 0.0)
+        limits.settle("a", 7)
+        assert limits.owe_s("a", DEBT_BYTES, 0.0) == 0.0
+        limits.settle("a", 7)
+        assert limits.owe_s("a", DEBT_BYTES, 0.0) > 0.0
+
+    def test_who_is_deep_in_debt_is_sent_away_until_it_is_forgiven(self) -> None:
+        limits = Limits(NetworkSection())
+        limits.check_debt("a", 0.0)
+        limits.owe_s("a", DEBT_BYTES + 10 * LOST_BYTES_PER_S, 0.0)
+        with pytest.raises(BusyError, match="client a: too much has come to nothing"):
+            limits.check_debt("a", 10.0 - LONGEST_WAIT_S - 0.1)
+        limits.check_debt("a", 10.0 - LONGEST_WAIT_S + 0.1)
+
+    def test_who_sets_no_limit_has_none(self) -> None:
+        limits = Limits(NetworkSection(max_lost_bytes_per_s=0.0))
+        assert limits.owe_s("a", 1 << 40, 0.0, awaited=False) == 0.0
+        limits.check_debt("a", 0.0, awaited=False)
+
+    def test_not_more_debtors_are_remembered_than_a_few(self) -> None:
+        limits = Limits(NetworkSection())
+        limits.owe_s("first", LOST_BYTES_PER_S, 0.0, awaited=False)
+        for number in range(MOST_DEBTORS):
+            limits.owe_s(f"client-{number}", 1, 0.0)
+        assert limits.owe_s("first", 0, 0.0, awaited=False) == 0.0
 
 
 class TestProgress:

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune_server.logs import LOG_FILE, JsonLines, event_log
+from fedprune_server.logs import LINES_AT_ONCE, LINES_PER_S, LOG_FILE, Floods, JsonLines, event_log
 
 log = logging.getLogger("fedprune.test")
 FACTS = {"run": "digits-1", "round": 3}
@@ -85,3 +85,19 @@ def test_whatever_a_client_says_stays_in_its_line(reason: str, identity: str) ->
     assert "\n" not in text
     assert json.loads(text)["event"] == f"failed: {reason}"
     assert json.loads(text)["identity"] == identity
+
+
+def test_a_flood_of_one_kind_is_cut_short_and_said_to_be() -> None:
+    now_s = 0.0
+    floods = Floods(lambda: now_s)
+
+    def passes(line: int, level: int = logging.INFO) -> str | None:
+        record = logging.LogRecord("fedprune.test", level, "file.py", line, "refused %s", ("one",), None)
+        return record.getMessage() if floods.filter(record) else None
+
+    at_once = int(LINES_AT_ONCE)
+    assert [passes(1) for _ in range(at_once + 5)][at_once - 1 :] == ["refused one", *[None] * 5]
+    assert passes(2) == "refused one"
+    assert passes(1, logging.WARNING) == "refused one"
+    now_s = 1 / LINES_PER_S
+    assert passes(1) == "refused one (5 more like this are left out)"

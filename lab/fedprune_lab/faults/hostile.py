@@ -3,7 +3,7 @@
 Each joins as an honest one would, says of every assignment that it cannot, so that no round waits for it, and then
 holds as many calls as it may: uploads of the largest size that lack their last bytes, downloads that nobody reads, a
 work stream that nobody reads. Now and then it sends the largest message there can be. Arguments: HOST:PORT, how many,
-inputs and hidden units of the model.
+inputs and hidden units of the model, and the cores (2,3) that they compute on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import sys
 from typing import Any
 
@@ -120,5 +121,6 @@ async def _all(server: str, count: int, model: Model) -> None:
 
 
 if __name__ == "__main__":
-    where, many, inputs, hidden = sys.argv[1:]
+    where, many, inputs, hidden, cores = sys.argv[1:]
+    os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
     asyncio.run(_all(where, int(many), Model(inputs=int(inputs), hidden=int(hidden))))

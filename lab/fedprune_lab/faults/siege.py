@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Plan:
     inputs: int = 1000
     hidden: int = 1000
     limit_s: float = 300.0
+    # Where the attackers compute; nowhere else.
+    attackers_cores: tuple[int, ...] = ()
 
     @property
     def trial(self) -> trials.Plan:
@@ -55,6 +58,14 @@ class Found:
     def median_s(self) -> float:
         """A round that neither first meets the clients nor says good-bye to them."""
         return median(self.round_s[1:])
+
+
+def split_cores() -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The machine's cores for the coordinator and its honest clients, and the rest for the attackers. Where there is one
+    core only, they share it."""
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    half = (len(cores) + 1) // 2
+    return cores[:half], cores[half:] or cores
 
 
 async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
@@ -96,7 +107,8 @@ def _client(trial: trials.Plan, number: int, server: str, folder: Path) -> Scrip
 async def _besiege(plan: Plan, address: str) -> asyncio.subprocess.Process | None:
     if not plan.hostile:
         return None
-    arguments = [address, str(plan.hostile), str(plan.inputs), str(plan.hidden)]
+    cores = ",".join(map(str, plan.attackers_cores))
+    arguments = [address, str(plan.hostile), str(plan.inputs), str(plan.hidden), cores]
     return await asyncio.create_subprocess_exec(sys.executable, "-m", "fedprune_lab.faults.hostile", *arguments)
 
 
