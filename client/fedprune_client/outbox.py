@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fedprune.errors import FedpruneError, LocalError, StoreError
-from fedprune.framing import Bytes, Seal, seal
+from fedprune.framing import Seal, seal
 from fedprune.tensor import Version
 
 log = logging.getLogger("fedprune.outbox")
@@ -41,12 +41,14 @@ class Outbox:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # What was sealed last and its file: it is sent at once, and need not be read again.
+        self._fresh: tuple[Path, Result, bytes] | None = None
         with self._guarded("open the outbox"):
             folder.mkdir(parents=True, exist_ok=True)
             for torn in folder.glob("*.part"):
                 torn.unlink()
 
-    def put(self, frame: Bytes, **facts: object) -> Result:
+    def put(self, frame: bytes, **facts: object) -> Result:
         """Seal a frame under the facts of its `Result` and make it durable. Raises `StoreError` when it cannot."""
         result = Result(seal=seal(frame), **facts)  # type: ignore[arg-type]  # checked by the dataclass's own fields
         head = json.dumps(asdict(result)).encode() + b"\n"
@@ -66,11 +68,14 @@ class Outbox:
             part.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             raise
+        self._fresh = (path, result, frame)
         return result
 
     def get(self, run_id: str, assignment_id: int) -> tuple[Result, bytes] | None:
         """A sealed result and its frame, or nothing: a damaged one is thrown away, and its work is done again."""
         path = self._path(run_id, assignment_id)
+        if self._fresh is not None and self._fresh[0] == path:
+            return self._fresh[1:]
         with self._guarded("read a sealed result"):
             if not path.exists():
                 return None
@@ -89,13 +94,18 @@ class Outbox:
 
     def drop(self, run_id: str, assignment_id: int) -> None:
         """Forget a result: its receipt is there, or nobody wants it."""
-        self._path(run_id, assignment_id).unlink(missing_ok=True)
+        path = self._path(run_id, assignment_id)
+        if self._fresh is not None and self._fresh[0] == path:
+            self._fresh = None
+        path.unlink(missing_ok=True)
 
     def clear(self, *, keep_run: str) -> None:
         """Forget the results of all other runs."""
         for path in self._folder.glob("*.result"):
             if not path.name.startswith(f"{keep_run}-"):
                 path.unlink()
+        if self._fresh is not None and not self._fresh[0].exists():
+            self._fresh = None
 
     @contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:

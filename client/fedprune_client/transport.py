@@ -58,8 +58,6 @@ PASSING = frozenset(
 )
 
 PASSING_NAMES = frozenset(code.name for code in PASSING)
-# Steps that are kept until they are asked for: a mask and the weights under it.
-MAX_STEPS = 2
 
 Answer = TypeVar("Answer")
 
@@ -158,16 +156,15 @@ class Link:
                 self._hang_up()
 
     def _is_ours(self, message: pb.CoordinatorMessage) -> bool:
-        """Keep what is a transfer's: steps for the next pull, answers for who awaits them."""
-        if message.WhichOneof("event") == "step":
-            self._steps = [*self._steps[-MAX_STEPS + 1 :], message.step]
-        elif message.WhichOneof("event") == "answer":
+        """Give an answer to who awaits it, and keep the steps of an assignment for its pull; the rest is the caller's."""
+        if message.WhichOneof("event") == "answer":
             awaited = self._answers.get(message.answer.assignment_id)
             if awaited is not None and not awaited.done():
                 awaited.set_result(message.answer)
-        else:
-            return False
-        return True
+            return True
+        if message.WhichOneof("event") == "assignment":
+            self._steps = list(message.assignment.steps)
+        return False
 
     def _hang_up(self) -> None:
         self._stream = None

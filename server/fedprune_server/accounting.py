@@ -30,6 +30,7 @@ class Accounts:
         self._open = Ledger()
         self._socket: defaultdict[int, Counters] = defaultdict(Counters)
         self._sampling = Lock()
+        self._told: tuple[str, Mapping[str, int]] = ("", {})
         self._moved: Counter[tuple[int, Direction]] = Counter()
         # Bytes a second by client, as the last committed round showed them.
         self.links: dict[int, float] = {}
@@ -64,11 +65,14 @@ class Accounts:
         if part.kind is PartKind.MODEL:
             self.add(member, Direction.DOWN, Kind.SNAPSHOT, part.size)
             return
-        self._by_kind(member, Direction.DOWN, data)
+        # What goes to one client goes to all of them, one after the other.
+        if part.digest != self._told[0]:
+            self._told = part.digest, account(data)
+        self._by_kind(member, Direction.DOWN, self._told[1])
 
     def received(self, member: Member, data: memoryview) -> None:
         """Count an update, once, when it is complete."""
-        self._by_kind(member, Direction.UP, data)
+        self._by_kind(member, Direction.UP, account(data))
 
     def received_again(self, member: Member, count: int) -> None:
         """Count bytes of an update that had arrived before."""
@@ -109,8 +113,8 @@ class Accounts:
         if entry.kind is not Kind.HEARTBEAT:
             self._moved[entry.client, entry.direction] += entry.bytes
 
-    def _by_kind(self, member: Member, direction: Direction, data: memoryview) -> None:
-        for kind, count in account(data).items():
+    def _by_kind(self, member: Member, direction: Direction, kinds: Mapping[str, int]) -> None:
+        for kind, count in kinds.items():
             self.add(member, direction, Kind(kind), count)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -15,10 +16,13 @@ import numpy as np
 from fedprune.codec import Limits, UpdateReader
 from fedprune.errors import VersionError
 from fedprune.mask import Mask
+from fedprune.pruning.beliefs import Judged
 from fedprune.tensor import Schema, Version
 from fedprune.work import UploadPlan
 from fedprune_server import approval, scores
-from fedprune_server.aggregation import Aggregator, FoldInput
+from fedprune_server.aggregation import Aggregator, Folded, FoldInput
+from fedprune_server.aggregation.sums import Sums, begin
+from fedprune_server.arriving import Arriving
 from fedprune_server.decoded import Decoded
 from fedprune_server.judging import judged
 from fedprune_server.levels import Levels
@@ -76,6 +80,7 @@ class Closing:
     broadcast: Callable[[int], UploadPlan]
     clock: Callable[[], float]
     decoded: Decoded = field(default_factory=Decoded)
+    arriving: Arriving = field(default_factory=Arriving)
 
     @property
     def max_update_bytes(self) -> int:
@@ -104,6 +109,24 @@ class Closing:
             raise VersionError(
                 "frame and announcement name different versions", party=party, seen=reader.version, expected=version
             )
+        own = None if mask is latest.mask else mask
+        self.arriving.add(
+            latest.version,
+            (assignment.assignment_id, sha256, examples),
+            FoldInput(party=party, examples=examples, content=reader.content, open=partial(iter, reader), mask=own),
+            begin=partial(self._begin, latest),
+            check=partial(self._check, latest, party, examples, sha256, reader, mask),
+        )
+
+    def _begin(self, latest: Prepared) -> Sums | None:
+        """A pruner that looks at each client's weights wants them decoded, one beside the other."""
+        if self.pruner.beliefs is not None:
+            return None
+        return begin(self.aggregator, self.schema, latest.arrays, latest.mask)
+
+    def _check(
+        self, latest: Prepared, party: str, examples: int, sha256: str, reader: UpdateReader, mask: Mask
+    ) -> None:
         update = self._input(party, examples, sha256, lambda: reader, mask)
         self.aggregator.check(self.schema, latest.arrays, latest.mask, update)
 
@@ -117,10 +140,8 @@ class Closing:
             return self._close_priming()
         receipts = self.store.freeze(self.run_id, round_, Work.TRAIN)
         before = self.versions.latest
-        inputs = [self._accepted(receipt, before) for receipt in receipts]
-        folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.kept.optimizer)
+        folded, clients = self._fold(receipts, before)
         arrays = folded.arrays
-        clients = judged(inputs, before.arrays, before.mask)
         self.pruner.observe(round=round_, weights=arrays, mask=before.mask, clients=clients)
         self.decoded.clear()
         proposal, warnings, control = self._next_mask(round_, arrays)
@@ -147,6 +168,15 @@ class Closing:
             evaluation_s=self.clock() - began_s,
             warnings=(*folded.warnings, *warnings),
         )
+
+    def _fold(self, receipts: Sequence[ReceiptRecord], before: Prepared) -> tuple[Folded, list[Judged]]:
+        """The accepted updates in one, and what a pruner may ask of each of them."""
+        sums = self.arriving.take((r.assignment_id, r.sha256, r.examples) for r in receipts)
+        if sums is not None:
+            return sums.finish([f"client {r.client}" for r in receipts], before.kept.optimizer), []
+        inputs = [self._accepted(receipt, before) for receipt in receipts]
+        folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.kept.optimizer)
+        return folded, judged(inputs, before.arrays, before.mask)
 
     def _close_priming(self) -> Closed:
         """The first weights under a mask that the clients' scores chose: no training, and nothing but the mask to send."""

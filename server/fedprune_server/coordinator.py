@@ -138,13 +138,14 @@ class Coordinator:
     def tell(self, member: Member, message: pb.CoordinatorMessage) -> None:
         """A message leaves on a client's work stream."""
         said = message.WhichOneof("event")
-        if said != "step":
-            self.count(member, down=message.ByteSize(), heartbeat=said == "heartbeat")
-        elif self.run is not None:
-            step, part = message.step, wire.part(message.step.header, party="this coordinator")
-            self.count(member, down=message.ByteSize() - part.size)
-            self.run.accounts.sent(member, part, memoryview(step.data), start=0, end=part.size)
-            self.run.accounts.pulls += step.header.part + 1 == step.header.parts
+        steps = message.assignment.steps if said == "assignment" else ()
+        bulk = sum(step.header.size for step in steps)
+        self.count(member, down=message.ByteSize() - bulk, heartbeat=said == "heartbeat")
+        if self.run is not None and steps:
+            for step in steps:
+                part = wire.part(step.header, party="this coordinator")
+                self.run.accounts.sent(member, part, memoryview(step.data), start=0, end=part.size)
+            self.run.accounts.pulls += 1
 
     @staticmethod
     async def take(run: Run, member: Member, begin: pb.Begin, data: bytes, signed: str) -> pb.Receipt:

@@ -22,10 +22,10 @@ from fedprune_server.store import AssignmentRecord, Blobs, Work
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part as a message for work streams: made once for all clients."""
+    """A part that goes out with the work: its message is made once for all clients."""
 
     part: Part
-    message: pb.CoordinatorMessage
+    message: pb.Step
 
 
 def small_steps(parts: Sequence[Part], blobs: Blobs, *, most_bytes: int) -> tuple[Step, ...]:
@@ -33,8 +33,9 @@ def small_steps(parts: Sequence[Part], blobs: Blobs, *, most_bytes: int) -> tupl
     if sum(part.size for part in parts) > most_bytes:
         return ()
     headers = [wire.part_header(part, number=number, count=len(parts)) for number, part in enumerate(parts)]
-    steps = (pb.Step(header=head, data=bytes(blobs.open(p.digest))) for head, p in zip(headers, parts, strict=True))
-    return tuple(Step(p, pb.CoordinatorMessage(step=step)) for p, step in zip(parts, steps, strict=True))
+    return tuple(
+        Step(p, pb.Step(header=head, data=bytes(blobs.open(p.digest)))) for head, p in zip(headers, parts, strict=True)
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Desk:
     first_sha256: bytes
     epoch: Callable[[], int]
     _given: dict[int, Assignment] = field(default_factory=dict)
+    _records: dict[int, AssignmentRecord] = field(default_factory=dict)
 
     def take_over(self, assigned: Mapping[int, Assignment]) -> None:
         """Go on with what an earlier process had given out."""
@@ -64,6 +66,10 @@ class Desk:
         """The version of what the client was given last, if that is it."""
         return self._given[client].version if self.holds(client, assignment_id) else None
 
+    def record(self, assignment_id: int) -> AssignmentRecord | None:
+        """What was given out last under this id, by this process."""
+        return self._records.get(assignment_id)
+
     def prepare(
         self,
         round_: int,
@@ -77,6 +83,7 @@ class Desk:
         """One assignment for each client (its index -> its shard), with ids from `first_id` on; `need` says what to
         score, and `version_for` which version a client is to have for it."""
         records = []
+        self._records.clear()
         for number, (client, shard) in enumerate(clients.items()):
             work, upload = self._work(round_, kind, shard, need)
             assignment = Assignment(
@@ -90,6 +97,7 @@ class Desk:
             )
             self._given[client] = assignment
             records.append(_record(assignment, client, kind))
+            self._records[assignment.assignment_id] = records[-1]
         return records
 
     def _work(self, round_: int, kind: Work, shard: int, need: Need | None) -> tuple[WorkValue, UploadPlan]:
@@ -102,22 +110,20 @@ class Desk:
         training = plan.train_work(config, round_=round_, shard=shard)
         return training, plan.upload_plan(config, round_=round_, shard=shard, residual_epoch=self.epoch())
 
-    def send(self, client: int) -> None:
+    def send(self, client: int, steps: Sequence[Step] = ()) -> None:
         """Tell a client what it was given, for the first time or again."""
-        message = wire.assignment_message(self._given[client])
-        self.members.tell(client, pb.CoordinatorMessage(assignment=message))
+        message = pb.CoordinatorMessage(assignment=wire.assignment_message(self._given[client]))
+        message.assignment.steps.extend(step.message for step in steps)
+        self.members.tell(client, message)
 
     def send_new(self, clients: Sequence[int], steps: Sequence[Sequence[Step]] = ()) -> None:
-        """Tell clients what they were given just now; those of `steps` go first that bring a client to the version of
-        it."""
+        """Tell clients what they were given just now, with those of `steps` that bring a client to the version of it."""
         ways = {(way[0].part.base, way[-1].part.version): way for way in steps if way}
         for client in clients:
             member = self.members[client]
             member.step = member.steps = 0
             member.state = "working"
-            for step in ways.get((member.holds, self._given[client].version), ()):
-                member.send(step.message)
-            self.send(client)
+            self.send(client, ways.get((member.holds, self._given[client].version), ()))
 
     def cancel(self, clients: Sequence[int], reason: str) -> None:
         """Tell clients that what they were given is not wanted any more."""

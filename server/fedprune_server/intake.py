@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +38,9 @@ MAX_EXAMPLES = 1 << 24
 
 # Up to here a write to the page cache is cheaper than a thread.
 INLINE_BYTES = 1 << 16
+
+# Receipts that share a commit: the first of them waits until the last of them is checked.
+MOST_AT_ONCE = 64
 
 VERDICTS = {Verdict.ACCEPTED: pb.VERDICT_ACCEPTED, Verdict.STALE: pb.VERDICT_STALE}
 
@@ -85,7 +89,9 @@ class Receiving:
     on_refused: Callable[[Member, AssignmentRecord, str], None]
     on_broken: Callable[[], None]
     at: Callable[[str], None]
-    _due: list[_Due] = field(default_factory=list)
+    # What was given out just now, without asking the store.
+    recent: Callable[[int], AssignmentRecord | None] = lambda assignment_id: None
+    _due: deque[_Due] = field(default_factory=deque)
     _committing: asyncio.Task[None] | None = None
 
     async def take(self, member: Member, begin: pb.Begin, data: bytes, signed: str = "") -> pb.Receipt:
@@ -108,7 +114,7 @@ class Receiving:
         self.at("update-checked")
         intake.sound = True
         if data:
-            self.store.bring(self.run_id, intake.begin.assignment_id, data)
+            self.store.bring(self.run_id, intake.begin.assignment_id, data, sha256=found.sha256)
 
     async def begin(self, member: Member, begin: pb.Begin, signed: str = "") -> Intake:
         """Where the result stands: at an offset, or already answered. `signed` is what the audit keeps of it."""
@@ -131,7 +137,7 @@ class Receiving:
     def _announced(self, member: Member, begin: pb.Begin, signed: str) -> Intake:
         """The open intake of a result that may come. Raises `RemoteError` for one that may not."""
         can_be = 0 < begin.assignment_id < MAX_ASSIGNMENT_ID
-        assignment = self.store.assignment(self.run_id, begin.assignment_id) if can_be else None
+        assignment = self._given(begin.assignment_id) if can_be else None
         if assignment is None or assignment.client != member.index:
             raise UpdateError(
                 "result for an assignment that this client was never given",
@@ -146,6 +152,9 @@ class Receiving:
             self.on_refused(member, assignment, str(error))
             raise
         return intake
+
+    def _given(self, assignment_id: int) -> AssignmentRecord | None:
+        return self.recent(assignment_id) or self.store.assignment(self.run_id, assignment_id)
 
     def _check_announcement(self, member: Member, assignment: AssignmentRecord, begin: pb.Begin) -> None:
         wire.seal(begin, party=member.party)
@@ -243,8 +252,7 @@ class Receiving:
         """Accept whatever is due, together, until nothing is."""
         try:
             while self._due:
-                # Who was cut off before the commit began (its key revoked, its connection lost) has sent nothing yet.
-                batch, self._due = [due for due in self._due if not due.answer.cancelled()], []
+                batch: list[_Due] = []
                 await self._commit_batch(batch, asyncio.to_thread(self._accept, batch))
         finally:
             self._committing = None
@@ -255,8 +263,16 @@ class Receiving:
             await asyncio.wait({self._committing})
 
     def _accept(self, batch: list[_Due]) -> list[ReceiptRecord | RemoteError]:
-        """Small results are checked here, one after the other: threads of their own would only wait for each other."""
-        refused = {number: error for number, due in enumerate(batch) if (error := _refusal(due)) is not None}
+        """Move what is due into `batch`, with what becomes due meanwhile, and give all of it one commit. Small results
+        are checked here, one after the other: threads of their own would only wait for each other."""
+        refused: dict[int, RemoteError] = {}
+        while self._due and len(batch) < MOST_AT_ONCE:
+            due = self._due.popleft()
+            # Who was cut off before the commit began (its key revoked, its connection lost) has sent nothing yet.
+            if not due.answer.cancelled():
+                batch.append(due)
+                if (error := _refusal(due)) is not None:
+                    refused[len(batch) - 1] = error
         good = [due.submission for number, due in enumerate(batch) if number not in refused]
         given = iter(self.store.accept_many(self.run_id, good) if good else ())
         return [refused[number] if number in refused else next(given) for number in range(len(batch))]

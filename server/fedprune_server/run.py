@@ -81,6 +81,7 @@ class Run:
             on_refused=self._refused,
             on_broken=self.look_at_store,
             at=at,
+            recent=lambda assignment_id: self._desk.record(assignment_id),
         )
         self._members = members
         self._versions = versions
@@ -329,13 +330,16 @@ class Run:
             closed, _ = await asyncio.gather(asyncio.to_thread(self._closing.close, round_), sampling)
             self.at("round-folded")
             await (self._commit(round_, closed) if round_ else self._commit_mask(closed))
+            self.dispatch(events.Committed(judge=closed.judge))
+            # After the next round's work has gone out: nobody has to wait for a line in a file.
+            if round_ and not (self.state.rules.evaluates(round_) or closed.judge):
+                self._output.publish(round_)
         except StoreError as error:
             self._halt(error)
             return
         except FedpruneError as error:
             self.dispatch(events.Broken(str(error)))
             return
-        self.dispatch(events.Committed(judge=closed.judge))
         self._untidy_bytes += sum(receipt.size for receipt in closed.receipts)
         if self._untidy_bytes > TIDY_BYTES:
             self._untidy_bytes = 0
@@ -375,13 +379,16 @@ class Run:
             link_bytes_per_s=min(self.accounts.links.values(), default=None),
         )
         record = closed.prepared.record
-        await asyncio.to_thread(self.store.commit_version, record, report_json=row.to_json(), entries=entries)
+        # Receipts are synced. Where everyone has one, nobody can come in addition, and the same version would be made
+        # of them again after a power cut.
+        final = self.state.accepted == frozenset(self.state.cohort)
+        await asyncio.to_thread(
+            self.store.commit_version, record, report_json=row.to_json(), entries=entries, synced=not final
+        )
         self._versions.adopt(closed.prepared)
         self.at("version-adopted")
         if closed.proposal:
             self._output.keep_mask(closed.prepared.mask)
-        if not (self.state.rules.evaluates(round_) or closed.judge):
-            self._output.publish(round_)
 
     async def _commit_mask(self, closed: Closed) -> None:
         """The mask that was chosen before anybody trained; its bytes belong to the first round."""

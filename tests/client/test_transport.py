@@ -345,7 +345,8 @@ def test_which_refusals_may_pass(code: grpc.StatusCode) -> None:
 
 def one_step(data: bytes, base: Version) -> pb.CoordinatorMessage:
     part = Part(kind=PartKind.DELTA, version=Version(model=1), base=base, digest=seal(data).sha256, size=len(data))
-    return pb.CoordinatorMessage(step=pb.Step(header=wire.part_header(part, number=0, count=1), data=data))
+    step = pb.Step(header=wire.part_header(part, number=0, count=1), data=data)
+    return pb.CoordinatorMessage(assignment=pb.Assignment(steps=[step]))
 
 
 @asynccontextmanager

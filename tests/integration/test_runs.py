@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,12 @@ from fedprune.ledger import Kind
 from fedprune.report import read_document
 from fedprune.task import load_task
 from fedprune.torch import build_model, signature, to_arrays
+from fedprune_server import closing
+from fedprune_server.aggregation.aggregators import Composed
 from fedprune_server.plan import derive_seed
 from fedprune_server.serve import Server
+from fedprune_server.store import VersionRecord
+from fedprune_server.store.rowstore import RowStore
 
 from .federation import DATA, Federation, run_file, task_file, until
 
@@ -249,3 +254,48 @@ async def test_a_run_that_was_over_when_its_coordinator_was_killed_is_not_begun_
     again = Federation(tmp_path, tmp_path / "task.py", [run_file()])
     assert await again.run()
     assert (tmp_path / "runs" / "run-2" / "report.json").exists()
+
+
+async def test_a_version_is_synced_unless_everyone_has_a_receipt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has none could still bring another update after a power cut, and the same version would come out otherwise."""
+    synced: dict[int, bool] = {}
+    commit = RowStore.commit_version
+
+    def noted(store: RowStore, record: VersionRecord, **options: Any) -> None:
+        synced[record.round] = options.get("synced", True)
+        commit(store, record, **options)
+
+    monkeypatch.setattr(RowStore, "commit_version", noted)
+    assert await Federation(tmp_path / "all", task_file(tmp_path), [run_file("run.rounds=2")]).run()
+    assert synced == {0: True, 1: False, 2: False}
+    one_fails = DATA.replace("torch.randn", "(float('nan') if seed == 102 else 1.0) * torch.randn")
+    federation = Federation(
+        tmp_path / "two", task_file(tmp_path / "two", data=one_fails), [run_file("run.rounds=2", "clients.quorum=0.5")]
+    )
+    assert await federation.run()
+    assert [row.clients_counted for row in federation.rounds] == [2, 2]
+    assert synced == {0: True, 1: True, 2: True}
+
+
+async def test_what_is_summed_while_it_comes_in_is_the_model_that_folding_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folds = 0
+    fold = Composed.fold
+
+    def counted(*args: Any) -> Any:
+        nonlocal folds
+        folds += 1
+        return fold(*args)
+
+    monkeypatch.setattr(Composed, "fold", counted)
+    config = run_file("pruning.density=0.5", "pruning.every=1")
+    assert await Federation(tmp_path / "summed", task_file(tmp_path, model=BATCH_NORM), [config]).run()
+    assert folds == 0
+    monkeypatch.setattr(closing, "begin", lambda *args: None)
+    assert await Federation(tmp_path / "folded", task_file(tmp_path, model=BATCH_NORM), [config]).run()
+    assert folds == 3
+    summed, folded = model_of(tmp_path / "summed"), model_of(tmp_path / "folded")
+    assert all(np.array_equal(summed[name], folded[name]) for name in folded)

@@ -1,4 +1,4 @@
-"""Small steps go out with the work, to whom they bring to its version; large ones are left to be pulled."""
+"""Small steps go out in the message of the work, to whom they bring to its version; large ones are left to be pulled."""
 
 from __future__ import annotations
 
@@ -33,15 +33,8 @@ def part(store: MemoryStore) -> Part:
     return Part(kind=PartKind.DELTA, version=NOW, base=BEFORE, digest=digest, size=len(STEP))
 
 
-def heard(member: Member) -> list[str | None]:
-    assert member.queue is not None
-    messages = [member.queue.get_nowait() for _ in range(member.queue.qsize())]
-    return [message.WhichOneof("event") for message in messages if message is not None]
-
-
-def test_a_step_goes_first_to_whom_it_brings_to_the_version_of_the_work() -> None:
-    store, here = MemoryStore(), members({0: BEFORE, 1: Version(), 2: None})
-    desk = Desk(
+def at_the_desk(here: Members) -> Desk:
+    return Desk(
         config=RunConfig(run=RunSection(name="r", rounds=3)),
         run_id="r-1",
         schema=SCHEMA,
@@ -50,14 +43,34 @@ def test_a_step_goes_first_to_whom_it_brings_to_the_version_of_the_work() -> Non
         first_sha256=b"",
         epoch=lambda: 0,
     )
+
+
+def heard(member: Member) -> list[list[bytes]]:
+    """The steps of each assignment that was sent."""
+    assert member.queue is not None
+    messages = [member.queue.get_nowait() for _ in range(member.queue.qsize())]
+    return [[step.data for step in message.assignment.steps] for message in messages if message is not None]
+
+
+def test_a_step_goes_to_whom_it_brings_to_the_version_of_the_work() -> None:
+    store, here = MemoryStore(), members({0: BEFORE, 1: Version(), 2: None})
+    desk = at_the_desk(here)
     desk.prepare(2, Work.TRAIN, lambda _: NOW, {0: 0, 1: 1, 2: 2}, first_id=7)
     desk.send_new((0, 1, 2), [small_steps((part(store),), store.blobs, most_bytes=len(STEP))])
-    assert [heard(here[index]) for index in range(3)] == [["step", "assignment"], ["assignment"], ["assignment"]]
+    assert [heard(here[index]) for index in range(3)] == [[[STEP]], [[]], [[]]]
+
+
+def test_what_was_given_out_last_is_known_without_the_store() -> None:
+    desk = at_the_desk(members({0: NOW}))
+    (first,) = desk.prepare(2, Work.TRAIN, lambda _: NOW, {0: 0}, first_id=7)
+    assert desk.record(7) == first
+    desk.prepare(3, Work.TRAIN, lambda _: NOW, {0: 0}, first_id=8)
+    assert desk.record(7) is None
 
 
 @pytest.mark.parametrize(("most_bytes", "count"), [(len(STEP), 1), (len(STEP) - 1, 0)])
 def test_steps_are_whole_or_none(most_bytes: int, count: int) -> None:
     store = MemoryStore()
     steps = small_steps((part(store),), store.blobs, most_bytes=most_bytes)
-    assert [step.message.step.data for step in steps] == [STEP] * count
-    assert [wire.part(step.message.step.header, party="here") for step in steps] == [part(store)] * count
+    assert [step.message.data for step in steps] == [STEP] * count
+    assert [wire.part(step.message.header, party="here") for step in steps] == [part(store)] * count

@@ -81,3 +81,41 @@ async def test_whoever_waits_for_it_hears_of_a_receipt_that_is_being_committed()
     assert [receipt.client for receipt in heard] == [0]
     await finishing
     await intake.idle()
+
+
+async def test_what_becomes_due_while_another_is_checked_shares_its_commit() -> None:
+    store, heard = SlowStore(), []  # type: ignore[var-annotated]
+    store.let.set()
+    given = Scene(store).begin().open()
+    commits: list[int] = []
+    accept_many = store.accept_many
+
+    def counted(run_id: str, submissions: Any) -> Any:
+        commits.append(len(submissions))
+        return accept_many(run_id, submissions)
+
+    store.accept_many = counted  # type: ignore[method-assign]
+    checking, go_on = threading.Event(), threading.Event()
+
+    def check(*_: object) -> None:
+        checking.set()
+        assert go_on.wait(10)
+
+    intake = receiving(store, heard)
+    intake.check = check
+
+    async def take(number: int) -> pb.Receipt:
+        begin = pb.Begin(assignment_id=given[number].assignment_id, run_id=RUN, size=len(UPDATE), examples=1)
+        begin.sha256 = hashlib.sha256(UPDATE).hexdigest()
+        member = Member(index=number, identity=f"site-{number}", task_digest="", frozen_digest="")
+        return await intake.take(member, begin, UPDATE)
+
+    first = asyncio.create_task(take(0))
+    await asyncio.to_thread(checking.wait, 10)
+    others = [asyncio.create_task(take(number)) for number in (1, 2)]
+    await asyncio.sleep(0)
+    go_on.set()
+    receipts = await asyncio.gather(first, *others)
+    assert [receipt.verdict for receipt in receipts] == [pb.VERDICT_ACCEPTED] * 3
+    assert sorted(receipt.client for receipt in heard) == [0, 1, 2]
+    assert commits == [3]

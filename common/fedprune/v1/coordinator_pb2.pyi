@@ -388,7 +388,6 @@ class CoordinatorMessage(_message.Message):
     RUN_END_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
-    STEP_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___Start: ...
@@ -403,8 +402,6 @@ class CoordinatorMessage(_message.Message):
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
     @_builtins.property
-    def step(self) -> Global___Step: ...
-    @_builtins.property
     def answer(self) -> Global___Answer: ...
     def __init__(
         self,
@@ -415,14 +412,13 @@ class CoordinatorMessage(_message.Message):
         run_end: Global___RunEnd | None = ...,
         waiting: Global___Waiting | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
-        step: Global___Step | None = ...,
         answer: Global___Answer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "cancel", b"cancel", "event", b"event", "heartbeat", b"heartbeat", "run_end", b"run_end", "start", b"start", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "cancel", b"cancel", "event", b"event", "heartbeat", b"heartbeat", "run_end", b"run_end", "start", b"start", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "cancel", b"cancel", "event", b"event", "heartbeat", b"heartbeat", "run_end", b"run_end", "start", b"start", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "cancel", b"cancel", "event", b"event", "heartbeat", b"heartbeat", "run_end", b"run_end", "start", b"start", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "assignment", "cancel", "run_end", "waiting", "heartbeat", "step", "answer"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "assignment", "cancel", "run_end", "waiting", "heartbeat", "answer"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -430,7 +426,7 @@ Global___CoordinatorMessage: _TypeAlias = CoordinatorMessage  # noqa: Y015
 
 @_typing.final
 class Step(_message.Message):
-    """One whole part of the way from the version that the client last worked on to the one it is about to get work for."""
+    """One whole part of a version, or of the way to it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -640,6 +636,7 @@ class Assignment(_message.Message):
     EVALUATE_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     REESTIMATE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.int
     run_id: _builtins.str
     round: _builtins.int
@@ -654,6 +651,10 @@ class Assignment(_message.Message):
     def score(self) -> Global___Score: ...
     @_builtins.property
     def reestimate(self) -> Global___Reestimate: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
+        """The way to `version` from the one that the client last worked on, where it is small; else it is to be pulled."""
+
     def __init__(
         self,
         *,
@@ -666,10 +667,11 @@ class Assignment(_message.Message):
         evaluate: Global___Evaluate | None = ...,
         score: Global___Score | None = ...,
         reestimate: Global___Reestimate | None = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "reestimate", b"reestimate", "score", b"score", "train", b"train", "version", b"version", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "deadline_s", b"deadline_s", "evaluate", b"evaluate", "reestimate", b"reestimate", "round", b"round", "run_id", b"run_id", "score", b"score", "train", b"train", "version", b"version", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "deadline_s", b"deadline_s", "evaluate", b"evaluate", "reestimate", b"reestimate", "round", b"round", "run_id", b"run_id", "score", b"score", "steps", b"steps", "train", b"train", "version", b"version", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["train", "evaluate", "score", "reestimate"]  # noqa: Y015
     _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015

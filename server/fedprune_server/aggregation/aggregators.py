@@ -86,19 +86,13 @@ class Composed:
         if not updates:
             raise LocalError("nothing to fold", next_step="Keep the version; close the round without a new one")
         chosen = self.rule.choose(schema, base, mask, updates)
-        fold = _Fold(self, state or {})
+        fold = Fold(self, state or {})
         for space, stream in tensors(schema, base, mask, chosen.updates):
             fold.take(space, stream)
-        return Folded(
-            arrays=fold.arrays,
-            state=fold.state,
-            counted=tuple(update.party for update in chosen.updates),
-            uncovered=fold.uncovered,
-            warnings=chosen.warnings,
-        )
+        return fold.folded(tuple(update.party for update in chosen.updates), chosen.warnings)
 
 
-class _Fold:
+class Fold:
     """One fold while it goes through the tensors."""
 
     def __init__(self, aggregator: Composed, before: Arrays) -> None:
@@ -116,15 +110,26 @@ class _Fold:
         if role is Role.COUNTER:
             self.arrays[name] = largest_counter(space, stream)
             return
-        deltas = (space.deltas(update, packed) for update, packed in stream)
+        deltas: Iterator[Deltas] = (space.deltas(update, packed) for update, packed in stream)
         if role is Role.BUFFER:
-            mean = self._rule.combine(space, self._statistics.given(space, deltas)).mean
-            self.arrays[name] = space.moved(self._statistics.merged(space, mean))
+            deltas = self._statistics.given(space, deltas)
+        self.enter(space, self._rule.combine(space, deltas))
+
+    def enter(self, space: Space, combined: Combined) -> None:
+        """Move one tensor by its one difference."""
+        name = space.spec.name
+        if space.spec.role is Role.BUFFER:
+            self.arrays[name] = space.moved(self._statistics.merged(space, combined.mean))
             return
-        combined = self._rule.combine(space, deltas)
         if combined.covered is not None:
             self.uncovered += int(np.count_nonzero(~combined.covered))
         self.arrays[name] = space.moved(self._step(space, combined))
+
+    def folded(self, counted: tuple[str, ...], warnings: tuple[str, ...] = ()) -> Folded:
+        """What came of it."""
+        return Folded(
+            arrays=self.arrays, state=self.state, counted=counted, uncovered=self.uncovered, warnings=warnings
+        )
 
     def _step(self, space: Space, combined: Combined) -> Floats:
         """The optimizer's step in the memory of the mean; its state is kept for the next fold."""

@@ -45,7 +45,7 @@ class Statistics:
         if name.endswith(MEAN):
             self._means[name] = mean
         elif mean_of(name) in self._means:
-            self._apart.pop(mean_of(name))
+            self._apart.pop(mean_of(name), None)
             mean = mean - self._means.pop(mean_of(name)) ** 2
             # The base and the mean are both rounded: a variance of zero must not come out below it.
             return np.maximum(mean, -space.base.astype(np.float64))

@@ -39,11 +39,20 @@ class Mean:
 
     def combine(self, space: Space, deltas: Iterator[Deltas]) -> Combined:
         """Sum exactly, then divide once."""
-        partial = Partial.empty(Scale.of(space.spec, space.base), space.size)
+        partial = self.empty(space)
         total = 0
         for one in deltas:
             partial.add(one, space.spec.name)
             total += one.examples
+        return self.of(partial, total)
+
+    @staticmethod
+    def empty(space: Space) -> Partial:
+        """The sum of no differences."""
+        return Partial.empty(Scale.of(space.spec, space.base), space.size)
+
+    def of(self, partial: Partial, total: int) -> Combined:
+        """The mean of the differences in a sum over `total` examples; the sum is used up."""
         if isinstance(partial.weights, int):
             return Combined(mean=partial.mean())
         coverage = np.array(partial.weights)

@@ -82,8 +82,12 @@ class Store(Protocol):
         """Client index -> shard index."""
 
     # versions
-    def commit_version(self, record: VersionRecord, *, report_json: str = "", entries: Sequence[Entry] = ()) -> None:
-        """Make a model the latest version; closes the round it belongs to. Its blobs must be there."""
+    def commit_version(
+        self, record: VersionRecord, *, report_json: str = "", entries: Sequence[Entry] = (), synced: bool = True
+    ) -> None:
+        """Make a model the latest version; closes the round it belongs to. Its blobs must be there.
+
+        Without `synced`, in order: for a version that comes out the same when it is made again from the receipts."""
 
     def latest_version(self, run_id: str) -> VersionRecord | None:
         """The last committed version."""
@@ -137,8 +141,8 @@ class Store(Protocol):
         receipt for other bytes.
         """
 
-    def bring(self, run_id: str, assignment_id: int, data: bytes) -> None:
-        """Keep a checked result that came whole, until `accept` names it or answers otherwise."""
+    def bring(self, run_id: str, assignment_id: int, data: bytes, *, sha256: str) -> None:
+        """Keep a checked result of this digest that came whole, until `accept` names it or answers otherwise."""
 
     def accept(self, run_id: str, submission: Submission) -> ReceiptRecord:
         """Make a sealed and validated upload count, once. The same bytes again: the same receipt; other bytes:

@@ -106,10 +106,12 @@ class RowStore(Reading):
                 if client not in known:
                     tx.insert("shards", {"run_id": run_id, "client": client, "shard": shard})
 
-    def commit_version(self, record: VersionRecord, *, report_json: str = "", entries: Sequence[Entry] = ()) -> None:
+    def commit_version(
+        self, record: VersionRecord, *, report_json: str = "", entries: Sequence[Entry] = (), synced: bool = True
+    ) -> None:
         """Make a model the latest version; closes its round."""
         self._check_blobs(record.blobs)
-        with self._database.transaction("commit-version") as tx:
+        with self._database.transaction("commit-version", synced=synced) as tx:
             # Inside, because whoever is fenced should hear that first.
             latest = self.latest_version(record.run_id)
             if latest is not None and record.version.model <= latest.version.model:
@@ -173,11 +175,11 @@ class RowStore(Reading):
             return met
         return self._upload(run_id, assignment_id, client, Seal(size=size, sha256=sha256))
 
-    def bring(self, run_id: str, assignment_id: int, data: bytes) -> None:
+    def bring(self, run_id: str, assignment_id: int, data: bytes, *, sha256: str) -> None:
         """Keep a checked result that came whole until it is accepted."""
         with self._uploads_lock:
-            self._brought[run_id, assignment_id] = hashlib.sha256(data).hexdigest()
-        self.blobs.put(data)
+            self._brought[run_id, assignment_id] = sha256
+        self.blobs.take(sha256, data)
 
     def _upload(self, run_id: str, assignment_id: int, client: int, announced: Seal) -> Upload:
         with self._uploads_lock:

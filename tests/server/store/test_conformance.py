@@ -361,12 +361,12 @@ class TestGarbage:
     def test_a_result_that_came_whole_stays_until_it_has_its_answer(self, scene: Scene) -> None:
         store = scene.store
         first, second = scene.open(1)[:2]
-        store.bring(RUN, first.assignment_id, b"whole")
-        store.bring(RUN, second.assignment_id, b"of a round that closes")
+        store.bring(RUN, first.assignment_id, b"whole", sha256=submitted(first, b"whole").sha256)
+        late = submitted(second, b"of a round that closes")
+        store.bring(RUN, second.assignment_id, b"of a round that closes", sha256=late.sha256)
         store.collect_garbage()
         assert store.accept(RUN, submitted(first, b"whole")).verdict is Verdict.ACCEPTED
         store.freeze(RUN, 1)
-        late = submitted(second, b"of a round that closes")
         assert store.accept(RUN, late).verdict is Verdict.STALE
         store.collect_garbage()
         assert bytes(store.blobs.open(submitted(first, b"whole").sha256)) == b"whole"

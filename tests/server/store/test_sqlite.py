@@ -298,6 +298,9 @@ class TestDurability:
         full = {point.removesuffix("-before-commit") for point, level in levels.items() if level == 2}
         told = {"create-run", "add-client", "commit-version", "begin-upload", "accept"}
         assert {name for name in full if not name.endswith("after-commit")} == told
+        scene.open(2)
+        store.commit_version(scene.version(2, round_=2), synced=False)
+        assert levels["commit-version-before-commit"] == 1
         store.collect_garbage()
         assert levels["collect-garbage-before-commit"] == 1
         store.close()
