@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from fedprune.allocator import return_freed_memory
+from fedprune.allocator import share_freed_memory
 from fedprune.codec import Limits as DecodeLimits
 from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
@@ -331,7 +331,7 @@ def serve(
 ) -> int:
     """Serve runs one after another and give the exit code: 0 when every one of them finished. `status` is a file for
     how things stand; `as_json` prints the reports as one object at the end."""
-    return_freed_memory()
+    share_freed_memory()
     failpoints = armed(os.environ.get(VARIABLE, ""))
     if failpoints.armed:
         print(f"fedprune: failpoints are armed: {', '.join(failpoints.armed)}", file=sys.stderr)
