@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,6 +33,9 @@ from fedprune_server.ways import Ways
 
 log = logging.getLogger("fedprune.run")
 
+# From this many parameters on the snapshot is encoded beside the step: while a round closes, a core is idle.
+LARGE = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
@@ -39,6 +43,8 @@ class _Step:
     parts: tuple[Part, ...]
     memory: Memory = field(default_factory=Memory)
     dropped_norm: float = 0.0
+    # The digest of the snapshot, where that was encoded beside the step.
+    model: str = ""
 
 
 class Versions:
@@ -86,14 +92,16 @@ class Versions:
         version = Version(model=before.version.model + 1 if before else 0, mask=mask.version)
         memory, dropped = Memory(), before.kept.memory.norm if before else 0.0
         parts: tuple[Part, ...] = ()
+        model = ""
         if plan is not None and before is not None:
             step = self._encode_step(before, version, arrays, mask, plan)
-            arrays, memory, dropped, parts = step.arrays, step.memory, step.dropped_norm, step.parts
+            arrays, memory, dropped, parts, model = step.arrays, step.memory, step.dropped_norm, step.parts, step.model
         levels = levels or {}
         packed = before.kept.levels if before and before.levels is levels else pack_levels(levels)
         kept = Kept(memory=memory, optimizer=optimizer or {}, beliefs=beliefs or {}, levels=packed, control=control)
         values = "raw" if plan is not None and plan.values == "raw" else "lossless"
-        record = self._record(version, arrays, mask, pack_state(kept), parts, round_, values)
+        model = model or self._put_snapshot(version, arrays, mask, values)
+        record = self._record(version, model, mask, pack_state(kept), parts, round_)
         return Prepared(
             version=version,
             arrays=arrays,
@@ -124,24 +132,21 @@ class Versions:
     def _record(
         self,
         version: Version,
-        arrays: Arrays,
+        model_digest: str,
         mask: Mask,
         state: bytes,
         parts: tuple[Part, ...],
         round_: int,
-        values: str,
     ) -> VersionRecord:
-        blobs = self._store.blobs
-        snapshot = encode_update(arrays, schema=self.schema, plan=values, mask=mask, version=version)
         return VersionRecord(
             run_id=self._run_id,
             round=round_,
             version=version,
-            model_digest=blobs.put(snapshot),
+            model_digest=model_digest,
             mask_digest=self._put_mask(mask, self._latest),
             parent=self.latest.version.model if parts else None,
             broadcast_digest=parts[-1].digest if parts else None,
-            state_digest=blobs.put(state) if state else None,
+            state_digest=self._store.blobs.put(state) if state else None,
         )
 
     def adopt(self, prepared: Prepared) -> None:
@@ -203,11 +208,19 @@ class Versions:
         if is_compressed(plan):
             step = self._compressed_step(before, version, arrays, mask, plan, memory)
             return replace(step, dropped_norm=dropped)
-        arrays = caught_up(arrays, memory)
-        frame = encode_update(
-            arrays, schema=self.schema, plan=plan.values, mask=mask, base=before.arrays, version=version
-        )
-        return _Step(arrays=arrays, parts=self._step_parts(before, version, mask, frame), dropped_norm=dropped)
+        arrays, model = caught_up(arrays, memory), None
+        with ThreadPoolExecutor(1) as beside:
+            if self.schema.parameters >= LARGE:
+                model = beside.submit(self._put_snapshot, version, arrays, mask, plan.values)
+            frame = encode_update(
+                arrays, schema=self.schema, plan=plan.values, mask=mask, base=before.arrays, version=version
+            )
+            parts = self._step_parts(before, version, mask, frame)
+            return _Step(arrays=arrays, parts=parts, dropped_norm=dropped, model=model.result() if model else "")
+
+    def _put_snapshot(self, version: Version, arrays: Arrays, mask: Mask, values: str) -> str:
+        snapshot = encode_update(arrays, schema=self.schema, plan=values, mask=mask, version=version)
+        return self._store.blobs.put(snapshot)
 
     def _level_steps(
         self, before: Prepared, version: Version, arrays: Arrays, levels: Levels, plan: UploadPlan | None

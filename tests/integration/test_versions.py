@@ -18,6 +18,7 @@ from fedprune.parts import Part, PartKind
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune.work import UploadPlan
 from fedprune_client.replica import Replica
+from fedprune_server import versions
 from fedprune_server.prepared import Arrays
 from fedprune_server.store import MemoryStore, RoundRecord, RunRecord, RunState
 from fedprune_server.versions import Versions
@@ -248,3 +249,16 @@ class TestRefusals:
         history, replica = self.ready()
         for part, data in history.parts(replica):
             assert len(data) <= replica.max_bytes(part) < 10_000
+
+
+@pytest.mark.parametrize("values", ["lossless", "raw"])
+def test_step_and_snapshot_of_a_large_model_are_encoded_side_by_side_to_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch, values: str
+) -> None:
+    records = []
+    for large in (1 << 20, 1):
+        monkeypatch.setattr(versions, "LARGE", large)
+        history = History(3)
+        history.commit(UploadPlan(values=values))
+        records.append(history.versions.latest.record)
+    assert records[0] == records[1]
