@@ -8,6 +8,7 @@ is bookkeeping, and a bench of a million steps waits for it.
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from torch.utils.data import TensorDataset
 
 from fedprune import Shard
 from fedprune_lab.partition import dirichlet
+
+MAKING = Lock()
 
 
 def model() -> nn.Module:
@@ -75,8 +78,14 @@ def metrics(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
     return {"accuracy": (model(signals).argmax(1) == labels).float().mean().item()}
 
 
-@cache
 def _made() -> dict[str, np.ndarray]:
+    """The same for everyone: drawn from numpy's own generator, which coordinator and clients of one process share."""
+    with MAKING:
+        return _drawn()
+
+
+@cache
+def _drawn() -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = make_dataset(get_dataset_args())
     return arrays
 
