@@ -1,6 +1,7 @@
 """Mutated messages and chunk streams against a coordinator at work: `python bench/fuzz.py --cases 200000`.
 
-The coordinator is a process of its own with a round open; blocking calls come from a few threads. Each must end with a
+The coordinator is a process of its own with a round open; blocking calls come from a few threads, each of them a client,
+since the newest call of a client ends the one before. Each must end with a
 defined status within a second, the coordinator's anonymous memory may rise by twice what was declared at a time and 32
 MiB, and when it is over the run must go on and end with the model of its accepted sets. A case that breaks this is
 named by seed and number.
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,8 +43,9 @@ from fedprune_lab.faults.verdict import judge
 THREADS = 4
 HANG_S, LIMIT_S = 1.0, 20.0
 SPARE_BYTES = 32 << 20
+NAMES = [f"mallory-{number}" for number in range(THREADS)]
 PLAN = Plan(
-    clients=2,
+    clients=THREADS + 1,
     rounds=2,
     overrides=(
         "clients.deadline_s=7200.0",
@@ -65,13 +67,14 @@ class Seen:
     problems: list[str] = field(default_factory=list)
 
 
-def attack(address: str, attacks: Attacks, seen: Seen, seed: int, numbers: range) -> None:
-    """The cases of these numbers, one after another."""
+def attack(address: str, attacks: Sequence[Attacks], seen: Seen, seed: int, numbers: range) -> None:
+    """The cases of these numbers, one after another, by the client of the first of them."""
+    mallory, cases = NAMES[numbers.start], attacks[numbers.start]
     with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         for number in numbers:
-            case = attacks.case(seed, number)
+            case = cases.case(seed, number)
             # Who opens a second stream ends its first: the talker has none to lose.
-            name = "talker" if case.method == "Work" else "mallory"
+            name = "talker" if case.method == "Work" else mallory
             began_s = time.monotonic()
             status, said = status_of(channel, case, ((IDENTITY_KEY, name),), timeout_s=LIMIT_S)
             took_s = time.monotonic() - began_s
@@ -130,11 +133,12 @@ async def besiege(folder: Path, *, seed: int, cases: int) -> Seen:
     async with zygote() as warm:
         server = ["server", str(folder / "run.toml"), "--out", str(folder / "runs"), "--address", address]
         coordinator = await warm.start(server, log=folder / "coordinator.log")
-        (work, frame), _ = await asyncio.gather(opened(address, "mallory", schema), opened(address, "site-0", schema))
-        assert work is not None
+        opening = [opened(address, name, schema) for name in (*NAMES, "site-0")]
+        *given, _ = await asyncio.gather(*opening)
+        attacks = [Attacks(schema, work, frame) for work, frame in given if work is not None]
         talker = Link(address, "talker", say=lambda text: None)
         await talker.join(pb.JoinRequest(codec_version=CODEC_VERSION, tensors=wire.schema_message(schema)))
-        await siege(coordinator, partial(attack, address, Attacks(schema, work, frame), seen, seed), seen, cases)
+        await siege(coordinator, partial(attack, address, attacks, seen, seed), seen, cases)
         await talker.close()
         await finish(coordinator, address, folder, seen)
     return seen
@@ -163,7 +167,7 @@ async def finish(coordinator: Program, address: str, folder: Path, seen: Seen) -
     """The run goes on."""
     clients = [
         Scripted(name=name, schema=PLAN.model.schema, server=address, folder=folder / name)
-        for name in ("site-0", "mallory")
+        for name in ("site-0", *NAMES)
     ]
     async with asyncio.timeout(60):
         await run_all(clients)

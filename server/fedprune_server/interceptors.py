@@ -30,6 +30,8 @@ RETRY_KEY = "fedprune-retry-after-s"
 MAX_IDENTITY = 128
 # The health service; without TLS it needs no identity.
 OPEN_PREFIX = "/grpc.health.v1.Health/"
+# How long a message on its way may take when its call is cut.
+CUT_S = 0.2
 # Of these a client has one at a time, its newest: what breaks at its end may look whole at ours for a while.
 TRANSFERS = frozenset({"/fedprune.v1.Coordinator/Pull", "/fedprune.v1.Coordinator/Submit"})
 
@@ -192,11 +194,18 @@ class Border(grpc.aio.ServerInterceptor):
 
 async def _write(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_s: float) -> None:
     """Hand out one message. Whoever does not read holds a connection, not us."""
+    writing = asyncio.ensure_future(context.write(reply))
     try:
         async with asyncio.timeout(stall_s):
-            await context.write(reply)
+            await asyncio.shield(writing)
     except TimeoutError:
         raise UnavailableError("does not read", party=caller().identity, seen=f"nothing for {stall_s:g} s") from None
+    except asyncio.CancelledError:
+        # gRPC that is cut off in its first message cannot say a status any more, and the caller would wait for ever.
+        await asyncio.wait({writing}, timeout=CUT_S)
+        raise
+    finally:
+        writing.cancel()
 
 
 def _parsed(data: Any, read: Callable[[bytes], Any] | None) -> Any:

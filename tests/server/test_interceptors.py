@@ -263,3 +263,33 @@ async def test_a_call_without_its_message_is_refused() -> None:
     await handler.stream_unary(None, context)
     assert context.aborted is not None
     assert context.aborted[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_the_first_message_of_a_call_that_is_cut_still_goes_out() -> None:
+    """Else gRPC sends no status after it, and the caller waits until its deadline."""
+    began, border = asyncio.Event(), Border(Limits(NETWORK))
+
+    class Slow(Context):
+        async def write(self, reply: object) -> None:
+            began.set()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            await super().write(reply)
+
+    async def offset(requests: object, context: object) -> Any:
+        yield "offset"
+        await asyncio.Event().wait()
+
+    async def known(details: object) -> Any:
+        return grpc.stream_stream_rpc_method_handler(offset)
+
+    handler: Any = await border.intercept_service(known, Details("/fedprune.v1.Coordinator/Submit"))
+    older = Slow(NAMED)
+    calls = [asyncio.create_task(handler.stream_stream(None, older))]
+    await began.wait()
+    calls.append(asyncio.create_task(handler.stream_stream(None, Context(NAMED))))
+    await calls[0]
+    assert older.replies == ["offset"]
+    assert older.aborted == (grpc.StatusCode.UNAVAILABLE, "site-1: goes on over another call")
+    calls[1].cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
