@@ -78,9 +78,9 @@ def masks() -> None:
         save(f"mask-{coding.name.lower()}", frame, schema, expected=bits(moved), base=bits(base))
     save("mask-ref", encode_mask_set(base, base=base), schema, expected=bits(base), base=bits(base))
     lined = mask_of(schema, 0.7, 6)
-    for name, alive in lined.alive.items():
-        lined.alive[name] = alive & (np.arange(alive.shape[0]) % 3 > 0).reshape(-1, *[1] * (alive.ndim - 1))
-        lined.alive[name][:, ::4] = False
+    for alive in lined.alive.values():
+        alive &= (np.arange(alive.shape[0]) % 3 > 0).reshape(-1, *[1] * (alive.ndim - 1))
+        alive[:, ::4] = False
     frame = encode_mask_set(lined, plan=Plan(positions=Positions.GRID))
     save("mask-grid", frame, schema, expected=bits(lined))
     long = Schema(tensors=(TensorSpec(name="long", shape=(1200, 1000)),))
