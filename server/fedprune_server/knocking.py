@@ -97,13 +97,17 @@ def _plain(address: str) -> str:
 
 def _connections(port: int) -> Iterator[tuple[Peer, socket.socket]]:
     """The connections that came in at this port, each as a handle of our own: gRPC may close its own meanwhile."""
+    ours: set[int] = set()
     for name in os.listdir(OPEN_FILES):
+        if int(name) in ours:  # the number that the listing itself had
+            continue
         try:
             if not os.readlink(OPEN_FILES / name).startswith("socket:"):
                 continue
             connection = socket.socket(fileno=os.dup(int(name)))
         except OSError:  # closed since we looked
             continue
+        ours.add(connection.fileno())
         try:
             mine, peer = connection.getsockname(), connection.getpeername()
         except OSError:  # it listens, or is over

@@ -47,6 +47,7 @@ from fedprune_server.security import Plain, Secured
 from fedprune_server.security import watch as watch_security
 from fedprune_server.service import CoordinatorService
 from fedprune_server.standing import Show, into, kept_up
+from fedprune_server.store import SqliteStore
 from fedprune_server.terminal import Terminal
 from fedprune_server.trackers import open_trackers, tracked
 from fedprune_server.workshop import Workshop
@@ -74,6 +75,16 @@ FAREWELL_S = 5.0
 DRAIN_S = 30.0
 # Addresses that stand for every address of this machine.
 EVERYWHERE = ("0.0.0.0", "::", "")
+
+
+async def opened(site: Site, config: RunConfig) -> tuple[Path, SqliteStore]:
+    """The folder and the store of a run. Whoever is called off meanwhile leaves no store open, and none locked."""
+    opening = asyncio.ensure_future(asyncio.to_thread(open_store, site, config))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        (await opening)[1].close()
+        raise
 
 
 @dataclass(slots=True, kw_only=True)
@@ -230,7 +241,7 @@ class Server:
         *,
         more: bool,
     ) -> None:
-        folder, store = await asyncio.to_thread(open_store, site, config)
+        folder, store = await opened(site, config)
         logging_to = contextlib.ExitStack()
         try:
             logging_to.enter_context(event_log(folder, coordinator.facts))
