@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Protocol
 
 from fedprune.errors import StoreError
@@ -128,7 +129,8 @@ class FileBlobs:
     def put(self, data: Bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         if not self.exists(digest):
-            key = f"put-{os.getpid()}-{digest}"
+            # Of its own for each thread: two may put the same bytes at once, as raw steps and snapshots are.
+            key = f"put-{os.getpid()}-{get_ident()}-{digest}"
             self.discard(key)
             self.append(key, data)
             self.publish(key, digest)

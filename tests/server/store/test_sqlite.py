@@ -6,7 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -342,3 +344,19 @@ class TestDurability:
         store.put_report(RUN, 1, "whole")
         store.recover(RUN)
         store.close()
+
+
+def test_two_threads_put_the_same_bytes_at_once(tmp_path: Path) -> None:
+    """Each is held at its first byte until the other is there too, so that both write."""
+    both = threading.Barrier(2)
+    blobs = FileBlobs(tmp_path, durable=False, at=lambda point: _wait(both) if point == "blob-append" else None)
+    data = bytes(range(256)) * 4096
+    with ThreadPoolExecutor(2) as pool:
+        digests = set(pool.map(blobs.put, [data, data]))
+    assert len(digests) == 1
+    assert bytes(blobs.open(digests.pop())) == data
+    assert blobs.staged_keys() == set()
+
+
+def _wait(barrier: threading.Barrier) -> None:
+    barrier.wait(10)
