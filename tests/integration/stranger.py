@@ -33,8 +33,13 @@ class Refusal:
     text: str
 
 
+# What grpc.aio itself makes of a write that meets the end of its call: the coordinator's own words are gone then.
+CROSSED = Refusal("INTERNAL", "Internal error from Core")
+
+
 class Stranger:
-    """`async with Stranger(address, identity, schema) as stranger`; every call is made at once and never repeated."""
+    """`async with Stranger(address, identity, schema) as stranger`; every call is made at once, and what the coordinator
+    says to it is the answer."""
 
     def __init__(self, address: str, identity: str | None, schema: Schema) -> None:
         self.identity = identity
@@ -146,7 +151,13 @@ class Stranger:
         )
 
     async def send(self, *messages: pb.SubmitRequest) -> pb.Receipt | Refusal:
-        """One submission, message by message, to its end."""
+        """One submission, message by message, to its end; again where the refusal was lost on the way."""
+        while True:
+            answer = await self._send_once(*messages)
+            if answer != CROSSED:
+                return answer
+
+    async def _send_once(self, *messages: pb.SubmitRequest) -> pb.Receipt | Refusal:
         call = self.stub.Submit(metadata=self.metadata, timeout=30)
         try:
             for message in messages:
