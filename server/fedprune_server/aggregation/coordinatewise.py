@@ -20,7 +20,7 @@ from fedprune_server.aggregation.columns import blocks, in_order, mixed, whole
 from fedprune_server.aggregation.fixed import Deltas, Floats, Scale
 from fedprune_server.aggregation.inputs import Arrays, FoldInput
 from fedprune_server.aggregation.spaces import Space
-from fedprune_server.aggregation.vectors import nearest, squared_distances
+from fedprune_server.aggregation.vectors import nearest, unlikeness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +28,8 @@ class TrimmedMean:
     """The mean of a weight's differences without the `trim` share (rounded up) at either end.
 
     A share of 0.5 leaves the middle one, or the middle two: the median. With `attackers` above 0, the share of updates
-    that may be hostile, each update is first replaced by the mean of its n - f nearest, itself among them, f = ceil(share
-    n): what honest clients differ in, which the middle alone is pulled about by, evens out (Allouah et al., 2023).
+    that may be hostile, each update is first replaced by the mean of the n - f most like it (`unlikeness`), itself among
+    them, f = ceil(share n): what honest clients differ in, which the middle alone is pulled about by, evens out (Allouah et al., 2023).
     """
 
     trim: float = 0.2
@@ -46,7 +46,7 @@ class TrimmedMean:
         if not self.attackers:
             return Choice(updates=updates)
         hostile = min(ceil(self.attackers * len(updates)), (len(updates) - 1) // 2)
-        groups = nearest(squared_distances(schema, base, mask, updates), [u.party for u in updates], hostile)
+        groups = nearest(unlikeness(schema, base, mask, updates), [u.party for u in updates], hostile)
         return Choice(updates=[replace(one, nearest=group) for one, group in zip(updates, groups, strict=True)])
 
     def combine(self, space: Space, deltas: Iterator[Deltas]) -> Combined:

@@ -26,11 +26,11 @@ from fedprune_server.aggregation.walk import weight_deltas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiKrum:
-    """Count only the updates that lie closest to their neighbours, each with the same weight.
+    """Count only the updates that are most like their neighbours, each with the same weight.
 
     `attackers` is the share of updates that may be hostile, f = ceil(share n). An update's score is the sum of its
-    squared distances to its n - f - 2 nearest neighbours; the n - f best are handed to `inner`. Equal scores are
-    settled by party name. The promise needs n >= 2 f + 3; a smaller round stands fewer attackers, and says so.
+    `unlikeness` to its n - f - 2 nearest neighbours, where Blanchard et al. take squared distances; the n - f best are
+    handed to `inner`. Equal scores are settled by party name. The promise needs n >= 2 f + 3; a smaller round stands fewer attackers, and says so.
     """
 
     inner: Rule
@@ -44,8 +44,8 @@ class MultiKrum:
         """The n - f updates with the best scores."""
         wanted = ceil(self.attackers * len(updates))
         hostile = min(wanted, max(len(updates) - 3, 0) // 2)
-        distances = squared_distances(schema, base, mask, updates)
-        nearest = np.sort(distances, axis=1)[:, 1 : max(len(updates) - hostile - 1, 2)]
+        unlike = unlikeness(schema, base, mask, updates)
+        nearest = np.sort(unlike, axis=1)[:, 1 : max(len(updates) - hostile - 1, 2)]
         scores = [sum(row.tolist()) for row in nearest]
         order = sorted(range(len(updates)), key=lambda i: (scores[i], updates[i].party))
         chosen = [replace(updates[i], examples=1) for i in sorted(order[: len(updates) - hostile])]
@@ -93,18 +93,34 @@ def norms(schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]
     return [sqrt(square) for square in squares]
 
 
-def nearest(distances: Floats, parties: Sequence[str], hostile: int) -> list[tuple[int, ...]]:
-    """For each update the numbers of the n - `hostile` that are nearest, itself among them, by squared distances [n, n].
-    Equal distances are settled by party name; the numbers stand in the order of the names."""
+def nearest(unlike: Floats, parties: Sequence[str], hostile: int) -> list[tuple[int, ...]]:
+    """For each update the numbers of the n - `hostile` that are most like it, itself among them, by `unlikeness` [n, n].
+    Equals are settled by party name; the numbers stand in the order of the names."""
     groups = []
-    for one, row in enumerate(distances.tolist()):
+    for one, row in enumerate(unlike.tolist()):
         order = sorted(range(len(row)), key=lambda i: (i != one, row[i], parties[i]))
         groups.append(tuple(sorted(order[: len(row) - hostile], key=parties.__getitem__)))
     return groups
 
 
-def squared_distances(schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]) -> Floats:
-    """Between every two updates [n, n]."""
+def unlikeness(schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]) -> Floats:
+    """Between every two updates [n, n]: their squared distance over the product of their lengths, r + 1/r - 2 cos for
+    lengths whose ratio is r. An update that moves nothing is like no other.
+
+    Plain distance takes what is short for close to everything: half the mean of the honest, backwards, lies nearer to
+    each of them than they do to each other (inner product manipulation: Xie et al., 2020).
+    """
+    products = inner_products(schema, base, mask, updates)
+    squares = np.diag(products)
+    lengths = np.sqrt(np.outer(squares, squares))
+    apart = np.maximum(squares[:, None] + squares - 2.0 * products, 0.0)
+    unlike = np.divide(apart, lengths, out=np.full_like(apart, np.inf), where=lengths > 0)
+    np.fill_diagonal(unlike, 0.0)
+    return unlike
+
+
+def inner_products(schema: Schema, base: Arrays, mask: Mask, updates: Sequence[FoldInput]) -> Floats:
+    """Between every two updates, and of each with itself [n, n]."""
     sums = np.zeros((len(updates), len(updates)))
     for space, stream in weight_deltas(schema, base, mask, updates):
         scale, held = Scale.of(space.spec, space.base), []
@@ -113,8 +129,8 @@ def squared_distances(schema: Schema, base: Arrays, mask: Mask, updates: Sequenc
             held.append(whole(one, space.size))
         for _, matrix in blocks(held, space.size):
             vectors = np.nan_to_num(np.ascontiguousarray(matrix.T), copy=False, nan=0.0)
-            for i in range(len(held) - 1):
-                apart = np.add.reduce(np.square(vectors[i + 1 :] - vectors[i]), axis=1)
-                sums[i, i + 1 :] += apart
-                sums[i + 1 :, i] += apart
+            for i in range(len(held)):
+                products = np.add.reduce(vectors[i:] * vectors[i], axis=1)
+                sums[i, i:] += products
+                sums[i + 1 :, i] += products[1:]
     return sums

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
-from math import ceil, dist, sqrt
+from math import ceil, dist, hypot, inf, sqrt
 from statistics import median
 
 import numpy as np
@@ -18,7 +18,7 @@ from fedprune.mask import Mask
 from fedprune.tensor import Role
 from fedprune_server.aggregation import RULES, FoldInput, Options, aggregator
 from fedprune_server.aggregation.columns import ROWS, mixed
-from fedprune_server.aggregation.vectors import nearest, norms, squared_distances
+from fedprune_server.aggregation.vectors import nearest, norms, unlikeness
 
 from .reference import (
     Array,
@@ -82,12 +82,17 @@ def test_the_median_is_the_median() -> None:
         assert_close(folded.arrays["head"], np.median(stacked, axis=0), rtol=1e-6, atol=1e-8)
 
 
+def unlike(p: list[float], q: list[float]) -> float:
+    """Squared distance over the product of the lengths."""
+    return dist(p, q) ** 2 / (hypot(*p) * hypot(*q))
+
+
 def nearest_means(clients: list[Client], base: dict[str, Array], hostile: int) -> list[dict[str, Array]]:
     """Each client's weights as the mean of those of its nearest, itself among them."""
     points = [moved(c, base) for c in clients]
     found = []
     for p in points:
-        by_distance = sorted((dist(p, q), j) for j, q in enumerate(points))
+        by_distance = sorted((unlike(p, q), j) for j, q in enumerate(points))
         group = [clients[j].weights for _, j in by_distance[: len(points) - hostile]]
         found.append({n: np.mean([np.asarray(weights[n], float) for weights in group], axis=0) for n in base})
     return found
@@ -137,7 +142,7 @@ def test_the_nearest_are_settled_by_name() -> None:
 def krum_scores(clients: list[Client], base: dict[str, Array], hostile: int) -> list[float]:
     points = [moved(c, base) for c in clients]
     return [
-        sum(sorted(dist(p, q) ** 2 for j, q in enumerate(points) if j != i)[: len(clients) - hostile - 2])
+        sum(sorted(unlike(p, q) for j, q in enumerate(points) if j != i)[: len(clients) - hostile - 2])
         for i, p in enumerate(points)
     ]
 
@@ -270,14 +275,36 @@ def test_hostile_updates_do_not_carry_the_round(rule: str, attack: str) -> None:
     assert error("fedavg") > 1.0
 
 
-def test_distances_are_symmetric_and_exact_for_integers() -> None:
+def test_unlikeness_is_symmetric_and_told_by_ratio_and_direction() -> None:
     base = {t.name: np.zeros(t.shape, np.float32) for t in SCHEMA}
     clients = [
-        Client(weights={n: np.full(a.shape, v, np.float32) for n, a in base.items()}, examples=1) for v in (0, 1, 3)
+        Client(weights={n: np.full(a.shape, v, np.float32) for n, a in base.items()}, examples=1) for v in (1, 4, -1, 0)
     ]
-    found = squared_distances(SCHEMA, base, FULL, [as_input(c, SCHEMA, FULL) for c in clients])
+    found = unlikeness(SCHEMA, base, FULL, [as_input(c, SCHEMA, FULL) for c in clients])
+    # r + 1/r - 2 cos
+    assert found.tolist() == [[0, 2.25, 4, inf], [2.25, 0, 6.25, inf], [4, 6.25, 0, inf], [inf, inf, inf, 0]]
+
+
+def test_short_lies_are_nobody_s_neighbours() -> None:
+    """Half the mean of the honest, backwards: by distance alone everyone's nearest."""
+    rng = np.random.default_rng(10)
+    base = some_base(SCHEMA, rng)
     size = SCHEMA.parameters
-    assert found.tolist() == [[0, size, 9 * size], [size, 0, 4 * size], [9 * size, 4 * size, 0]]
+    honest = 0.3 + rng.standard_normal((8, size))
+    points = [*honest, *[-0.5 * honest.mean(0)] * 2]
+    unlike = unlikeness(SCHEMA, base, FULL, [as_input(moving(base, p), SCHEMA, FULL) for p in points])
+    plain = np.array([[dist(p, q) for q in points] for p in points])
+    names = [f"client {k}" for k in range(10)]
+    assert all({8, 9} <= set(group) for group in nearest(plain, names, 2))
+    assert all(not {8, 9} & set(group) for group in nearest(unlike, names, 2)[:8])
+
+
+def moving(base: dict[str, Array], by: Array) -> Client:
+    """A client that moves the weights by so much [parameters]."""
+    ends = np.cumsum([a.size for a in base.values()])
+    parts = np.split(by, ends[:-1])
+    weights = {n: np.asarray(a + p.reshape(a.shape), np.float32) for (n, a), p in zip(base.items(), parts, strict=True)}
+    return Client(weights=weights, examples=1)
 
 
 @pytest.mark.parametrize("rule", RULES)
