@@ -28,7 +28,7 @@ from fedprune.errors import FedpruneError, LocalError
 from fedprune.pruning_section import PruningSection
 from fedprune.report import RunReport
 from fedprune_lab.bench.bursts import Busy, busy
-from fedprune_lab.bench.hosts import Count, Hosts
+from fedprune_lab.bench.hosts import HEADER_BYTES, Count, Hosts
 from fedprune_lab.benching import keep
 from fedprune_lab.federation import Tail
 from fedprune_lab.link import Link, bit_per_s, seconds
@@ -39,8 +39,6 @@ COORDINATOR = Link(rate_bit_per_s=1e9)
 PORT, BEHIND_RELAY = 7400, 7401
 POLL_S = 0.02
 OVER_BYTES, ROUND_TRIPS, TIMES_RAW, APART = 1.05, 8, 9.0, 0.01
-# Ethernet, IPv4, TCP with time stamps: what a frame weighs beside the bytes that a program sent.
-HEADER_BYTES = 14 + 20 + 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 The digits of the demo, four clients, each behind a line of its own (the lab's relay: rate, delay, jitter, resets,
 cuts). For each rate and way of sending: bytes and seconds of a round, how much of the link was used, and how long it
-took to an accuracy. The defaults take about ten minutes, most of them the dense run at 1 Mbit/s.
+took to an accuracy. With --hosts, as root, each of them has a network namespace of its own instead: a rate and a delay, and TCP
+from end to end. The defaults take about ten minutes, most of them the dense run at 1 Mbit/s.
 
 Example: fedprune bench network --rate 1mbit,10mbit --delay 40ms
          fedprune bench network --rate 10mbit --delay 40ms --jitter 10ms --reset-every 20s
+         fedprune bench network --rate 10mbit --delay 40ms --hosts
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from fedprune.errors import FedpruneError
 from fedprune.report import RunReport
 from fedprune.traffic import Traffic
 from fedprune_lab.bench import network
+from fedprune_lab.bench.hosted import trained
 from fedprune_lab.bench.network_plot import plot
 from fedprune_lab.benching import OUT, keep
 from fedprune_lab.federation import Federation
 from fedprune_lab.link import Link, bit_per_s, rate_text, seconds
-from fedprune_lab.relay import Crossed
 from fedprune_lab.view import LineView
 
 TASK = Path(network.__file__).parents[1] / "digits.py"
@@ -41,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reset-every", default="0s", help="reset all connections so often, on average")
     parser.add_argument("--cut-every", default="0s", help="fall silent so often, on average, for --cut-for")
     parser.add_argument("--cut-for", default="2s")
+    parser.add_argument("--hosts", action="store_true", help="between network namespaces, as root")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--density", type=float, default=0.1)
@@ -59,18 +62,22 @@ def link_of(asked: argparse.Namespace) -> Link:
     )
 
 
-def behind(link: Link, asked: argparse.Namespace, console: Console) -> tuple[list[RunReport], Crossed]:
-    """The three runs behind this link, and what the relay counted over all of them."""
+def behind(link: Link, asked: argparse.Namespace, console: Console) -> tuple[list[RunReport], int]:
+    """The three runs behind this link, and the bytes that crossed it as somebody saw them who is neither of both ends."""
     configs = network.configs(rounds=asked.rounds, clients=asked.clients, density=asked.density)
     console.print(f"behind {rate_text(link.rate_bit_per_s)} a client, {1000 * link.delay_s:g} ms each way")
     with tempfile.TemporaryDirectory() as folder:
-        federation = Federation(
-            configs=configs, task=TASK, clients=asked.clients, out=Path(folder) / "runs", relay=True, link=link
-        )
-        runs, crossed = federation.run(LineView(console))
+        if asked.hosts:
+            runs, carried = trained(configs, task=TASK, link=link, clients=asked.clients, folder=Path(folder))
+        else:
+            federation = Federation(
+                configs=configs, task=TASK, clients=asked.clients, out=Path(folder) / "runs", relay=True, link=link
+            )
+            runs, crossed = federation.run(LineView(console))
+            assert crossed is not None
+            carried = crossed.up + crossed.down
     network.check_modes(runs)
-    assert crossed is not None
-    return runs, crossed
+    return runs, carried
 
 
 def main() -> int:
@@ -91,18 +98,19 @@ def main() -> int:
     ]
     print(*network.table(rows), sep="\n")
     print(f"to target: seconds of training to {asked.accuracy:.0%}; raw line: 4 bytes a float, both ways, computed")
-    network.write_csv(rows, OUT / "network.csv")
-    apart = {rate_text(rate): _apart(runs, crossed) for rate, (runs, crossed) in found.items()}
-    print(f"relay and kernel apart, as a share: {apart}")
-    print(plot({rate: runs for rate, (runs, _) in found.items()}, OUT / "network.png"))
-    print(f"kept in {keep('network', {'rows': [asdict(r) for r in rows], 'relay_apart': apart})}, {OUT}/network.csv")
+    name = "network-hosts" if asked.hosts else "network"
+    network.write_csv(rows, OUT / f"{name}.csv")
+    apart = {rate_text(rate): _apart(runs, carried) for rate, (runs, carried) in found.items()}
+    print(f"{'frames less headers' if asked.hosts else 'relay'} and kernel apart, as a share: {apart}")
+    print(plot({rate: runs for rate, (runs, _) in found.items()}, OUT / f"{name}.png"))
+    print(f"kept in {keep(name, {'rows': [asdict(r) for r in rows], 'apart': apart})}, {OUT}/{name}.csv")
     return 0
 
 
-def _apart(runs: list[RunReport], crossed: Crossed) -> float | None:
-    """How far the relay and the kernel are apart; None where the kernel does not tell."""
+def _apart(runs: list[RunReport], carried: int) -> float | None:
+    """How far the witness and the kernel are apart; None where the kernel does not tell."""
     socket = Traffic.total_if_known(run.totals.socket for run in runs)
-    return None if socket is None else round(abs(crossed.up + crossed.down - socket.both) / socket.both, 6)
+    return None if socket is None else round(abs(carried - socket.both) / socket.both, 6)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             delay_s=seconds(asked.delay),
             jitter_s=seconds(asked.jitter),
             reset_every_s=seconds(asked.reset_every),
+            cut_every_s=seconds(asked.cut_every),
+            cut_s=seconds(asked.cut_for),
         )
     except FedpruneError as error:
         print(f"fedprune: {error}", file=sys.stderr)
@@ -44,7 +46,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rate", default="0bit", help="each way, for each connection; 0bit is no limit")
     parser.add_argument("--delay", default="0ms", help="one way")
     parser.add_argument("--jitter", default="0ms")
-    parser.add_argument("--reset-every", default="0s", help="on average; 0s never")
+    parser.add_argument("--reset-every", default="0s", help="reset all connections so often, on average; 0s never")
+    parser.add_argument("--cut-every", default="0s", help="fall silent so often, on average, for --cut-for; 0s never")
+    parser.add_argument("--cut-for", default="2s")
     return parser
 
 

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from fedprune_lab import line
+from fedprune_lab.link import Link
 
 
 def echo_once(server: socket.socket) -> None:
@@ -52,3 +53,16 @@ def test_carries_until_it_is_told_to_end() -> None:
 def test_says_what_it_cannot_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.main(["--listen", "127.0.0.1:0", "--to", "127.0.0.1:1", "--rate", "fast"]) == 2
     assert "a rate such as 10mbit" in capsys.readouterr().err
+
+
+def test_is_as_bad_as_it_is_asked_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    carried: list[tuple[str, str, Link]] = []
+
+    async def carry(listen: str, to: str, link: Link) -> None:
+        carried.append((listen, to, link))
+
+    monkeypatch.setattr(line, "_carry", carry)
+    shape = "--rate 1mbit --delay 40ms --jitter 10ms --reset-every 30s --cut-every 20s --cut-for 3s"
+    assert line.main(["--listen", "127.0.0.1:1", "--to", "127.0.0.1:2", *shape.split()]) == 0
+    link = Link(rate_bit_per_s=1e6, delay_s=0.04, jitter_s=0.01, reset_every_s=30.0, cut_every_s=20.0, cut_s=3.0)
+    assert carried == [("127.0.0.1:1", "127.0.0.1:2", link)]
