@@ -21,6 +21,7 @@ from fedprune.codec import CODEC_VERSION, encode_update
 from fedprune.framing import seal
 from fedprune.mask import Mask
 from fedprune.parts import Part
+from fedprune.pki.credentials import Credentials
 from fedprune.task import load_task
 from fedprune.tensor import Schema, Version
 from fedprune.torch import Arrays, build_model, frozen_digest, signature, to_arrays
@@ -70,11 +71,11 @@ class Crowd:
 
 
 class LightClient:
-    """One client of the crowd."""
+    """One client of the crowd; with `credentials` over TLS, under their name."""
 
-    def __init__(self, crowd: Crowd, server: str, identity: str) -> None:
+    def __init__(self, crowd: Crowd, server: str, identity: str, credentials: Credentials | None = None) -> None:
         self._crowd = crowd
-        self._link = Link(server, identity, say=lambda _: None)
+        self._link = Link(server, identity, say=lambda _: None, credentials=credentials)
         self._replica = Replica(schema=crowd.schema)
 
     async def run(self) -> None:
@@ -91,11 +92,17 @@ class LightClient:
                 if message.WhichOneof("event") == "run_end":
                     return
                 if message.WhichOneof("event") == "assignment":
-                    await self._answer(wire.assignment(message.assignment, party="the coordinator"))
+                    await self.answer(wire.assignment(message.assignment, party="the coordinator"))
         finally:
             await self._link.close()
 
-    async def _answer(self, assignment: Assignment) -> None:
+    async def answer(self, assignment: Assignment) -> None:
+        """Pull, and send the update that everyone sends."""
+        begin, frame = await self.prepared(assignment)
+        await self._link.submit(begin, frame, chunk_bytes=EAGER_BYTES)
+
+    async def prepared(self, assignment: Assignment) -> tuple[pb.Begin, bytes]:
+        """Pull; gives the announcement and the bytes of the update."""
         await self._link.pull(assignment.run_id, self._replica, assignment.version, self._take)
         frame = self._crowd.frame(assignment.version)
         result = Result(
@@ -105,7 +112,7 @@ class LightClient:
             examples=1,
             version=assignment.version,
         )
-        await self._link.submit(begin_message(result), frame, chunk_bytes=EAGER_BYTES)
+        return begin_message(result), frame
 
     async def _take(self, part: Part, _: memoryview) -> None:
         self._replica.version = part.version
