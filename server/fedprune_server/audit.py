@@ -32,11 +32,27 @@ def entry(what: str, **facts: object) -> str:
     return json.dumps({"at": at, "what": what} | facts, sort_keys=True, default=str)
 
 
-def signed(who: Caller, begin: pb.Begin) -> str:
-    """What the chain keeps of an announced update once it is accepted; "" without TLS. Raises `RoleError` when it is not
-    signed by the caller's key."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """An announced update under its sender's signature, as the chain will keep it if it is accepted."""
+
+    who: Caller
+    manifest: str
+    signature: bytes
+
+    def entry(self, *, round_: int, work: str) -> str:
+        """The event: what was accepted, and into which round. The round is the coordinator's word; the client signs the
+        assignment and the version."""
+        signature = self.signature.hex()
+        sender = {"identity": self.who.identity, "name": self.who.name}
+        return entry("update", **sender, round=round_, work=work, manifest=self.manifest, signature=signature)
+
+
+def signed(who: Caller, begin: pb.Begin) -> Vouched | None:
+    """What vouches for an announced update; None without TLS. Raises `RoleError` when it is not signed by the caller's
+    key."""
     if not who.spki:
-        return ""
+        return None
     text = wire.manifest(begin)
     key = public_key(who.spki, party=who.party)
     if len(begin.signature) > MAX_SIGNATURE_BYTES or not is_signed(key, begin.signature, text.encode()):
@@ -46,7 +62,7 @@ def signed(who: Caller, begin: pb.Begin) -> str:
             seen=f"{len(begin.signature)} bytes of signature",
             next_step="Use the same fedprune on both sides",
         )
-    return entry("update", identity=who.identity, name=who.name, manifest=text, signature=begin.signature.hex())
+    return Vouched(who=who, manifest=text, signature=begin.signature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from fedprune.errors import LimitError, StaleError, StoreError, UnavailableError
 from fedprune.tensor import Schema
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events
-from fedprune_server.audit import entry
+from fedprune_server.audit import Vouched, entry
 from fedprune_server.interceptors import Caller
 from fedprune_server.members import Member, Members
 from fedprune_server.recovery import Resumption
@@ -148,7 +148,7 @@ class Coordinator:
             self.run.accounts.pulls += 1
 
     @staticmethod
-    async def take(run: Run, member: Member, begin: pb.Begin, data: bytes, signed: str) -> pb.Receipt:
+    async def take(run: Run, member: Member, begin: pb.Begin, data: bytes, signed: Vouched | None) -> pb.Receipt:
         """A small result on a client's work stream. Raises `RemoteError` when it cannot be accepted."""
         if len(data) > run.config.network.chunk_bytes:
             raise LimitError(

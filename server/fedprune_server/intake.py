@@ -27,6 +27,7 @@ from fedprune.errors import (
 )
 from fedprune.framing import seal
 from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server.audit import Vouched
 from fedprune_server.members import Member
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Submission, Upload, Verdict, Work
 
@@ -52,7 +53,7 @@ class Intake:
     member: Member
     begin: pb.Begin
     assignment: AssignmentRecord
-    signed: str = ""
+    signed: Vouched | None = None
     upload: Upload | None = None
     receipt: pb.Receipt | None = None
     # Whether what came whole is good: if it is not accepted all the same, its client has another result that counts.
@@ -94,7 +95,7 @@ class Receiving:
     _due: deque[_Due] = field(default_factory=deque)
     _committing: asyncio.Task[None] | None = None
 
-    async def take(self, member: Member, begin: pb.Begin, data: bytes, signed: str = "") -> pb.Receipt:
+    async def take(self, member: Member, begin: pb.Begin, data: bytes, signed: Vouched | None = None) -> pb.Receipt:
         """The receipt of a result that is here whole, in one message. Nothing of it is staged."""
         intake = self._announced(member, begin, signed)
         try:
@@ -116,8 +117,8 @@ class Receiving:
         if data:
             self.store.bring(self.run_id, intake.begin.assignment_id, data, sha256=found.sha256)
 
-    async def begin(self, member: Member, begin: pb.Begin, signed: str = "") -> Intake:
-        """Where the result stands: at an offset, or already answered. `signed` is what the audit keeps of it."""
+    async def begin(self, member: Member, begin: pb.Begin, signed: Vouched | None = None) -> Intake:
+        """Where the result stands: at an offset, or already answered. `signed` is what vouches for it."""
         intake = self._announced(member, begin, signed)
         found = await asyncio.to_thread(
             self.store.begin_upload,
@@ -134,7 +135,7 @@ class Receiving:
         self.at("upload-begun")
         return intake
 
-    def _announced(self, member: Member, begin: pb.Begin, signed: str) -> Intake:
+    def _announced(self, member: Member, begin: pb.Begin, signed: Vouched | None) -> Intake:
         """The open intake of a result that may come. Raises `RemoteError` for one that may not."""
         can_be = 0 < begin.assignment_id < MAX_ASSIGNMENT_ID
         assignment = self._given(begin.assignment_id) if can_be else None
@@ -227,7 +228,7 @@ class Receiving:
         return data
 
     def _submission(self, intake: Intake) -> Submission:
-        begin = intake.begin
+        begin, work, signed = intake.begin, intake.assignment, intake.signed
         return Submission(
             assignment_id=begin.assignment_id,
             client=intake.member.index,
@@ -237,7 +238,7 @@ class Receiving:
             metrics_json=json.dumps(dict(begin.metrics), sort_keys=True),
             work_s=begin.work_s,
             residual_norm=begin.residual_norm,
-            signed=intake.signed,
+            signed=signed.entry(round_=work.round, work=work.kind.value) if signed is not None else "",
         )
 
     async def _commit(self, intake: Intake, data: memoryview, bring: Callable[[], None]) -> ReceiptRecord:

@@ -96,9 +96,11 @@ async def test_invited_clients_train_and_every_update_is_signed(tmp_path: Path) 
     assert found.problems == []
     joined = {e["identity"]: e["name"] for e in found.events if e["what"] == "joined"}
     assert joined == {c.identity: name for name, c in credentials.items()}
-    updates = [(json.loads(e["manifest"]), e["name"]) for e in found.events if e["what"] == "update"]
-    trained = [(manifest["version"], name) for manifest, name in updates if manifest["size"]]
-    assert sorted(trained) == sorted(([0, v, 0], name) for v in range(3) for name in NAMES)
+    updates = [(json.loads(e["manifest"]), e) for e in found.events if e["what"] == "update"]
+    trained = [(e["round"], manifest["version"], e["name"]) for manifest, e in updates if manifest["size"]]
+    assert sorted(trained) == sorted((v + 1, [0, v, 0], name) for v in range(3) for name in NAMES)
+    assert {e["work"] for manifest, e in updates if manifest["size"]} == {"train"}
+    assert ", round 3, " in audit.line(next(e for _, e in updates if e["round"] == 3))
     assert {e["what"] for e in office.register.events()} >= {"invited", "redeemed", "enrolled"}
 
 
