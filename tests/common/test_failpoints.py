@@ -40,8 +40,10 @@ def test_the_first_pass_if_none_is_named() -> None:
 def test_kill_means_kill() -> None:
     child = os.fork()
     if child == 0:
-        Failpoints.parse("step=kill", TABLE).reach("step")
-        os._exit(0)
+        try:
+            Failpoints.parse("step=kill", TABLE).reach("step")
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 

@@ -133,8 +133,11 @@ def killed_at(state: Path, number: int, opened: Open) -> list[str]:
         def acknowledge(name: str) -> None:
             os.write(told, f"{name} ".encode())
 
-        journey(opened(state, failpoint=failpoint), acknowledge)
-        os._exit(3)
+        # Whatever happens: a child that came back would go on with the tests beside its parent.
+        try:
+            journey(opened(state, failpoint=failpoint), acknowledge)
+        finally:
+            os._exit(3)
     os.close(told)
     with os.fdopen(heard) as acknowledged:
         text = acknowledged.read()
