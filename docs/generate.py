@@ -1,7 +1,7 @@
 """Write the reference pages that are made from code: `run-file.md` from the model, `commands.md` from the parser, `python.md` from
 docstrings, `report.schema.json` from the report's types. The pictures are made by pictures.py.
 
-`tests/test_docs.py` makes them again and compares, so a page cannot drift from what the program does.
+`tests/docs/test_pages.py` makes them again and compares, so a page cannot drift from what the program does.
 
 Example: python docs/generate.py
 """

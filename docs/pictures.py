@@ -1,6 +1,6 @@
 """Write the drawings under images/: a round, one matrix in each of its forms, and who gets what in the demo.
 
-Drawn by code, so that the numbers in them are computed and a line can be moved. `tests/test_docs.py` makes them again and
+Drawn by code, so that the numbers in them are computed and a line can be moved. `tests/docs/test_pages.py` makes them again and
 compares.
 
 Example: python docs/pictures.py

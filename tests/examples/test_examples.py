@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,8 @@ from fedprune.work import EvaluateWork, TrainWork
 from fedprune_client.check import check
 from fedprune_client.training import Trained, Trainer
 
+from .made_up import write_idx, write_pictures
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FOLDERS = sorted(path.name for path in EXAMPLES.iterdir() if (path / "task.py").is_file())
 
@@ -29,23 +29,13 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    head = b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
-    with gzip.open(path.with_name(path.name + ".gz"), "wb") as file:
-        file.write(head + array.tobytes())
-
-
 @pytest.fixture
 def example(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of the example's folder, with a few made-up pictures where it wants the reader's own."""
     folder = tmp_path / str(request.param)
     shutil.copytree(EXAMPLES / str(request.param), folder)
     if request.param == "own_images":
-        (folder / "data").mkdir()
-        rng = np.random.default_rng(1)
-        for part, count in (("train", 80), ("t10k", 20)):
-            write_idx(folder / "data" / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28), np.uint8))
-            write_idx(folder / "data" / f"{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
+        write_pictures(folder / "data")
     return folder
 
 

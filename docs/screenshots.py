@@ -1,0 +1,84 @@
+"""Take the pictures of the live page and of the report under images/: the demo's pruned run in a headless Chromium.
+
+Needs Debian's chromium and Playwright. The figures in the pictures are those of the moment; nothing compares them.
+
+Example: python docs/screenshots.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+from fedprune_lab.reporting import files
+
+IMAGES = Path(__file__).resolve().parent / "images"
+DEMO = [sys.executable, "-c", "from fedprune_lab.cli import main; raise SystemExit(main())", "demo", "--page", "--out"]
+LAPTOP, PHONE = (1366, 900), (390, 844)
+# Each picture: its name, the window, light or dark.
+LIVE = (("live-laptop", LAPTOP, "light"), ("live-dark", LAPTOP, "dark"), ("live-phone", PHONE, "light"))
+REPORT = (("report", LAPTOP, "light"), ("report-dark", LAPTOP, "dark"), ("report-phone", PHONE, "light"))
+# Late enough that there is something to see.
+SHOWN_ROUND = 33
+AS_FAR = f"fedprune.runs.length > 1 && fedprune.runs[1].rounds.length >= {SHOWN_ROUND}"
+LOOK_MS = 20
+
+
+def main() -> None:
+    """Run the demo, take the pictures."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        # A root user, as in a container, has no sandbox.
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        with subprocess.Popen([*DEMO, folder], stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            live(browser, address(running.stdout))
+            running.communicate()
+        _, (html, *_) = files.write([Path(folder) / "demo"], Path(folder))
+        for name, window, scheme in REPORT:
+            taken(name, opened(browser, html.as_uri(), window, scheme))
+        browser.close()
+
+
+def address(said: IO[str]) -> str:
+    """Where the demo says its page is."""
+    return next(found[1] for line in said if (found := re.search(r"live page: (\S+)", line)))
+
+
+def live(browser: Browser, url: str) -> None:
+    """All windows are open from the beginning, and taken when the run has come far enough."""
+    pages = {name: opened(browser, url, window, scheme) for name, window, scheme in LIVE}
+    for name, page in pages.items():
+        # The page's own rules let nobody wait inside it by a string of code.
+        while not page.evaluate(AS_FAR):
+            page.wait_for_timeout(LOOK_MS)
+        taken(name, page)
+
+
+def opened(browser: Browser, url: str, window: tuple[int, int], scheme: str) -> Page:
+    """A window of that size at `url`, as soon as somebody serves it."""
+    page = browser.new_page(viewport={"width": window[0], "height": window[1]}, color_scheme=scheme)
+    while True:
+        try:
+            page.goto(url)
+        except Error:
+            page.wait_for_timeout(LOOK_MS)
+        else:
+            return page
+
+
+def taken(name: str, page: Page) -> None:
+    """Keep a picture of the whole page."""
+    page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
+
+
+if __name__ == "__main__":
+    main()
