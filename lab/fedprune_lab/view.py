@@ -33,7 +33,7 @@ class View(Protocol):
         """A round is complete."""
 
     def clients(self, standing: Mapping[str, Any]) -> None:
-        """How far each client is: the values of `fedprune_server.page.now`."""
+        """How far each client is: the values of `fedprune_server.now`."""
 
     def close(self) -> None:
         """Nothing more follows; safe to call twice."""

@@ -87,7 +87,7 @@ class Coordinator:
         member = self.members.admit(newcomer, own_digest=self.frozen_digest)
         if not known:
             who = {"identity": caller.identity, "name": caller.name, "spki": caller.spki.hex()}
-            self.note("joined", client=index, peer=caller.peer, **who)
+            self.keep("joined", client=index, peer=caller.peer, **who)
         log.info("joined", extra=member.names)
         return pb.JoinReply(
             client_index=index,
@@ -215,8 +215,12 @@ class Coordinator:
         )
 
     def note(self, what: str, **facts: object) -> None:
-        """Something that the audit of the run keeps; between two runs the log alone does."""
+        """Something for the log and for the audit of the run."""
         log.info("%s: %s", what, ", ".join(f"{key} {value}" for key, value in facts.items() if key != "spki"))
+        self.keep(what, **facts)
+
+    def keep(self, what: str, **facts: object) -> None:
+        """Something that the audit of the run keeps; between two runs nothing does."""
         if self.run is not None:
             try:
                 self.run.store.append_audit(self.run.run_id, entry(what, **facts))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprune_server.coordinator import Coordinator
-from fedprune_server.page.now import now
+from fedprune_server.now import now
 
 EVERY_S = 0.5
 

@@ -18,7 +18,7 @@ from fedprune import __version__
 from fedprune.report import RoundReport, RunReport
 from fedprune.traffic import Traffic
 from fedprune_server.course import Phase
-from fedprune_server.page.now import state
+from fedprune_server.now import state
 from fedprune_server.page.watching import Watch
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

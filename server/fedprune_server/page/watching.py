@@ -23,7 +23,7 @@ from fedprune_server.coordinator import Coordinator
 from fedprune_server.logs import LOG_FILE, OURS
 from fedprune_server.onlookers import Begun
 from fedprune_server.page.feed import Feed
-from fedprune_server.page.now import now
+from fedprune_server.now import now
 from fedprune_server.page.story import Facts, Story
 
 # What happens goes to the pages at once, in one piece, but never sooner than this after the piece before it: each
@@ -128,7 +128,9 @@ class Notes(logging.Handler):
         self._watch = watch
 
     def emit(self, record: logging.LogRecord) -> None:
-        if worth_a_note(record.name, record.levelno):
+        # Before the first run there is only who comes too early, and comes again.
+        early = self._watch.latest is None and record.levelno < logging.WARNING
+        if worth_a_note(record.name, record.levelno) and not early:
             note = {"time": round(record.created, 3), "level": record.levelname.lower(), "text": record.getMessage()}
             self._watch.hear(note | ({"client": record.identity} if hasattr(record, "identity") else {}))
 

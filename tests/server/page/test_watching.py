@@ -56,6 +56,18 @@ async def test_the_log_is_heard_while_listening_and_not_after(watch: Watch) -> N
     assert [(n["text"], n["client"], n["level"]) for n in told(watch)["notes"]] == [("from a thread", "c1", "warning")]
 
 
+async def test_who_comes_before_the_first_run_is_no_event(watch: Watch) -> None:
+    log = logging.getLogger("fedprune.calls")
+    watch.latest, run = None, watch.latest
+    async with watch.listening():
+        log.info("refused Join: no run is on yet")
+        log.warning("no room left")
+        watch.latest = run
+        log.info("joined")
+        await asyncio.sleep(0)
+    assert [note["text"] for note in told(watch)["notes"]] == ["no room left", "joined"]
+
+
 def test_what_an_earlier_process_logged_is_read_again(tmp_path: Path) -> None:
     with event_log(tmp_path, dict):
         logging.getLogger("fedprune.coordinator").info("joined", extra={"identity": "c1", "client": 0})

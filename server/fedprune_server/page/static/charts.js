@@ -123,7 +123,7 @@ export function heat(element, layers, rows, planned) {
     element.append(document.createElement("span"), axisRow, document.createElement("em"));
   }
   element.querySelectorAll("canvas").forEach((strip, n) => strips.push([strip, layers[n]]));
-  const height = Math.max(14, Math.min(100, Math.floor(220 / layers.length) - 5));
+  const height = Math.max(14, Math.min(132, Math.floor(280 / layers.length) - 5));
   const cell = colour("cell").replaceAll(" ", ",");
   for (const [strip, layer] of strips) {
     strip.width = width;

@@ -216,8 +216,10 @@ function drawClients(now) {
     set(name, client.name); set(what, client.state); what.className = `state ${client.state.replace(" ", "-")}`;
     const done = client.state === "done" ? 1 : client.state === "working" && client.steps ? client.step / client.steps : 0;
     bar.className = "bar";
-    bar.firstChild ?? bar.append(document.createElement("i"));
-    bar.firstChild.style.width = `${100 * done}%`;
+    const filled = bar.firstChild ?? bar.appendChild(document.createElement("i"));
+    // The next piece of work begins at once; only what is done grows.
+    filled.className = client.state === "working" && 100 * done > parseFloat(filled.style.width || 0) ? "grows" : "";
+    filled.style.width = `${100 * done}%`;
     bar.title = client.steps ? `step ${client.step} of ${client.steps}` : "";
     set(link, client.link ? `${size(client.link)}/s` : NONE); set(up, size(client.up)); set(down, size(client.down));
     set(share, percent(client.density ?? density));
