@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
@@ -22,10 +22,23 @@ from fedprune_lab.reporting import files
 
 IMAGES = Path(__file__).resolve().parent / "images"
 DEMO = [sys.executable, "-c", "from fedprune_lab.cli import main; raise SystemExit(main())", "demo", "--page", "--out"]
-LAPTOP, PHONE = (1366, 900), (390, 844)
+Window = tuple[int, int]
+Scheme = Literal["light", "dark"]
+Picture = tuple[str, Window, Scheme]
+
+LAPTOP: Window = (1366, 900)
+PHONE: Window = (390, 844)
 # Each picture: its name, the window, light or dark.
-LIVE = (("live-laptop", LAPTOP, "light"), ("live-dark", LAPTOP, "dark"), ("live-phone", PHONE, "light"))
-REPORT = (("report", LAPTOP, "light"), ("report-dark", LAPTOP, "dark"), ("report-phone", PHONE, "light"))
+LIVE: tuple[Picture, ...] = (
+    ("live-laptop", LAPTOP, "light"),
+    ("live-dark", LAPTOP, "dark"),
+    ("live-phone", PHONE, "light"),
+)
+REPORT: tuple[Picture, ...] = (
+    ("report", LAPTOP, "light"),
+    ("report-dark", LAPTOP, "dark"),
+    ("report-phone", PHONE, "light"),
+)
 # Late enough that there is something to see.
 SHOWN_ROUND = 33
 AS_FAR = f"fedprune.runs.length > 1 && fedprune.runs[1].rounds.length >= {SHOWN_ROUND}"
@@ -63,7 +76,7 @@ def live(browser: Browser, url: str) -> None:
         taken(name, page)
 
 
-def opened(browser: Browser, url: str, window: tuple[int, int], scheme: str) -> Page:
+def opened(browser: Browser, url: str, window: Window, scheme: Scheme) -> Page:
     """A window of that size at `url`, as soon as somebody serves it."""
     page = browser.new_page(viewport={"width": window[0], "height": window[1]}, color_scheme=scheme)
     while True:

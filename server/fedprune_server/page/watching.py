@@ -21,9 +21,9 @@ from typing import Any
 from fedprune.report import RoundReport, RunReport
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.logs import LOG_FILE, OURS
+from fedprune_server.now import now
 from fedprune_server.onlookers import Begun
 from fedprune_server.page.feed import Feed
-from fedprune_server.now import now
 from fedprune_server.page.story import Facts, Story
 
 # What happens goes to the pages at once, in one piece, but never sooner than this after the piece before it: each
