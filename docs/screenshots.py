@@ -81,7 +81,8 @@ def opened(browser: Browser, url: str, window: Window, scheme: Scheme) -> Page:
     page = browser.new_page(viewport={"width": window[0], "height": window[1]}, color_scheme=scheme)
     while True:
         try:
-            page.goto(url)
+            # Not until all is drawn: the run goes on meanwhile.
+            page.goto(url, wait_until="commit")
         except Error:
             page.wait_for_timeout(LOOK_MS)
         else:

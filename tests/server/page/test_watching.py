@@ -56,7 +56,8 @@ async def test_the_log_is_heard_while_listening_and_not_after(watch: Watch) -> N
     assert [(n["text"], n["client"], n["level"]) for n in told(watch)["notes"]] == [("from a thread", "c1", "warning")]
 
 
-async def test_who_comes_before_the_first_run_is_no_event(watch: Watch) -> None:
+async def test_who_comes_before_the_first_run_is_no_event(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="fedprune.calls")
     log = logging.getLogger("fedprune.calls")
     watch.latest, run = None, watch.latest
     async with watch.listening():
