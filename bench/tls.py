@@ -25,7 +25,7 @@ import grpc
 from fedprune.pki.credentials import Credentials
 from fedprune_client.channels import CHANNEL_OPTIONS
 from fedprune_server.authority.office import OPERATOR, SERVER, Office
-from fedprune_server.serve import SERVER_OPTIONS
+from fedprune_server.listening import SERVER_OPTIONS
 from fedprune_server.tls import Presented
 
 CHUNK = os.urandom(1 << 19)

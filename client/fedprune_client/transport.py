@@ -29,35 +29,20 @@ from fedprune_client.channels import Channels
 from fedprune_client.download import Apply, Download
 from fedprune_client.outbox import Result
 from fedprune_client.replica import Replica
+from fedprune_client.troubles import LONGEST_DELAY_S, PASSING_NAMES, as_error, asked_for_s, out_of_patience, status
 
 IDENTITY_KEY = "fedprune-identity"
-RETRY_KEY = "fedprune-retry-after-s"
 CONTROL_TIMEOUT_S = 10.0
 # A transfer that makes no progress for this long is broken off and resumed.
 STALL_S = 30.0
 # A result is checked and synced before its receipt goes out; who is slower gets twice as long next time, four times.
 ANSWER_S, MOST_DOUBLED = 60.0, 4
 SMALLEST_CHUNK_BYTES = 1 << 15
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+FIRST_DELAY_S = 0.5
 # Someone may be watching a client that looks for its coordinator.
 LONGEST_JOIN_DELAY_S = 5.0
 # Up to here an upload goes out with its announcement, without waiting to be told where to begin.
 EAGER_BYTES = 1 << 19
-
-# Statuses that may pass by themselves.
-PASSING = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-        # A coordinator that came back does not know us until we have joined again.
-        grpc.StatusCode.UNAUTHENTICATED,
-    }
-)
-
-PASSING_NAMES = frozenset(code.name for code in PASSING)
 
 Answer = TypeVar("Answer")
 
@@ -279,7 +264,7 @@ class Link:
         except TimeoutError:
             raise UnavailableError("an upload is not answered", party=self.server, seen=f"{within_s:g} s") from None
         if reply is grpc.aio.EOF:
-            raise as_error(await _status(call), self.server)
+            raise as_error(await status(call), self.server)
         answer: pb.SubmitReply = reply
         return answer
 
@@ -303,8 +288,8 @@ class Link:
                 if not isinstance(trouble, UnavailableError):
                     raise trouble from error
                 if now() >= last_s:
-                    raise _out_of_patience(trouble, self.server, patience_s) from error
-                pause = min(_asked_for_s(error) + random.uniform(0, delay), last_s - now())
+                    raise out_of_patience(trouble, self.server, patience_s) from error
+                pause = min(asked_for_s(error) + random.uniform(0, delay), last_s - now())
                 left = f", for {last_s - now():.0f} s more" if patience_s else ""
                 self._say(f"{doing}: {trouble}; again in {pause:.1f} s{left}")
                 # Whoever joins again knows that the coordinator is back: then nobody sleeps on.
@@ -327,44 +312,3 @@ def begin_message(result: Result) -> pb.Begin:
         residual_norm=result.residual_norm,
         eager=result.seal.size <= EAGER_BYTES,
     )
-
-
-async def _status(call: Any) -> Exception:
-    """Why a stream ended without an answer."""
-    code = await call.code()
-    details = await call.details()
-    trailing = await call.trailing_metadata()
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing or grpc.aio.Metadata(), details=details)
-
-
-def as_error(error: Exception, server: str) -> FedpruneError:
-    """What a failed call means: `UnavailableError` when trying again may help, `RemoteError` with the reason if not."""
-    if isinstance(error, FedpruneError):
-        return error
-    if isinstance(error, grpc.aio.AioRpcError) and error.code() not in PASSING:
-        return RemoteError(error.details() or error.code().name, party=server)
-    return UnavailableError("no answer from the coordinator", party=server, seen=_reason(error))
-
-
-def _out_of_patience(trouble: UnavailableError, server: str, patience_s: float) -> UnavailableError:
-    return UnavailableError(
-        f"looked for the coordinator for {patience_s:g} s and give up",
-        party=server,
-        seen=trouble.seen,
-        next_step="If its runs are not over, start this client again: what it sealed is kept. --patience-s 0 looks for ever",
-    )
-
-
-def _asked_for_s(error: Exception) -> float:
-    """How long a coordinator that has no room for us now asked us to wait."""
-    metadata = error.trailing_metadata() if isinstance(error, grpc.aio.AioRpcError) else None
-    for key, value in metadata or ():
-        if key == RETRY_KEY and isinstance(value, str) and value.replace(".", "", 1).isdecimal():
-            return min(float(value), LONGEST_DELAY_S)
-    return 0.0
-
-
-def _reason(error: Exception) -> str:
-    """gRPC's account of a failed connection, without its repetitions."""
-    details = error.details() if isinstance(error, grpc.aio.AioRpcError) else "no answer in time"
-    return (details or "connection lost").rpartition(": ")[2].lower()

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from fedprune import wire
 from fedprune.errors import (
     DigestError,
-    FedpruneError,
     LimitError,
     RemoteError,
-    StoreError,
     UnavailableError,
     UpdateError,
     VersionError,
@@ -29,6 +26,7 @@ from fedprune.framing import seal
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server.audit import Vouched
 from fedprune_server.members import Member
+from fedprune_server.receipting import Receipting
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Submission, Upload, Verdict, Work
 
 # What a store can count to.
@@ -39,9 +37,6 @@ MAX_EXAMPLES = 1 << 24
 
 # Up to here a write to the page cache is cheaper than a thread.
 INLINE_BYTES = 1 << 16
-
-# Receipts that share a commit: the first of them waits until the last of them is checked.
-MOST_AT_ONCE = 64
 
 VERDICTS = {Verdict.ACCEPTED: pb.VERDICT_ACCEPTED, Verdict.STALE: pb.VERDICT_STALE}
 
@@ -65,16 +60,6 @@ class Intake:
         return self.upload.offset if self.upload is not None else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Due:
-    member: Member
-    data: memoryview
-    # Checks and keeps what was not checked yet; raises `RemoteError`.
-    bring: Callable[[], None]
-    submission: Submission
-    answer: asyncio.Future[ReceiptRecord]
-
-
 Check = Callable[[AssignmentRecord, pb.Begin, memoryview], None]
 
 
@@ -92,8 +77,12 @@ class Receiving:
     at: Callable[[str], None]
     # What was given out just now, without asking the store.
     recent: Callable[[int], AssignmentRecord | None] = lambda assignment_id: None
-    _due: deque[_Due] = field(default_factory=deque)
-    _committing: asyncio.Task[None] | None = None
+    _receipting: Receipting = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._receipting = Receipting(
+            store=self.store, run_id=self.run_id, on_accepted=self.on_accepted, on_broken=self.on_broken
+        )
 
     async def take(self, member: Member, begin: pb.Begin, data: bytes, signed: Vouched | None = None) -> pb.Receipt:
         """The receipt of a result that is here whole, in one message. Nothing of it is staged."""
@@ -242,73 +231,11 @@ class Receiving:
         )
 
     async def _commit(self, intake: Intake, data: memoryview, bring: Callable[[], None]) -> ReceiptRecord:
-        answer: asyncio.Future[ReceiptRecord] = asyncio.get_running_loop().create_future()
-        submission = self._submission(intake)
-        self._due.append(_Due(member=intake.member, data=data, bring=bring, submission=submission, answer=answer))
-        if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_due())
-        return await answer
-
-    async def _commit_due(self) -> None:
-        """Accept whatever is due, together, until nothing is."""
-        try:
-            while self._due:
-                batch: list[_Due] = []
-                await self._commit_batch(batch, asyncio.to_thread(self._accept, batch))
-        finally:
-            self._committing = None
+        return await self._receipting.commit(intake.member, data, bring, self._submission(intake))
 
     async def idle(self) -> None:
         """Wait for the receipts that are being committed: the round has to hear of them before its time is up."""
-        while self._committing is not None and not self._committing.done():
-            await asyncio.wait({self._committing})
-
-    def _accept(self, batch: list[_Due]) -> list[ReceiptRecord | RemoteError]:
-        """Move what is due into `batch`, with what becomes due meanwhile, and give all of it one commit. Small results
-        are checked here, one after the other: threads of their own would only wait for each other."""
-        refused: dict[int, RemoteError] = {}
-        while self._due and len(batch) < MOST_AT_ONCE:
-            due = self._due.popleft()
-            # Who was cut off before the commit began (its key revoked, its connection lost) has sent nothing yet.
-            if not due.answer.cancelled():
-                batch.append(due)
-                if (error := _refusal(due)) is not None:
-                    refused[len(batch) - 1] = error
-        good = [due.submission for number, due in enumerate(batch) if number not in refused]
-        given = iter(self.store.accept_many(self.run_id, good) if good else ())
-        return [refused[number] if number in refused else next(given) for number in range(len(batch))]
-
-    async def _commit_batch(
-        self, batch: list[_Due], accepting: Awaitable[Sequence[ReceiptRecord | FedpruneError]]
-    ) -> None:
-        answers: Sequence[ReceiptRecord | FedpruneError]
-        try:
-            answers = await accepting
-        except StoreError as error:
-            answers = [error] * len(batch)
-            self.on_broken()
-        for due, answer in zip(batch, answers, strict=True):
-            _tell(due, answer)
-            # Whether or not the client is still there to hear: what is accepted counts, and the round must know.
-            if isinstance(answer, ReceiptRecord) and answer.verdict is Verdict.ACCEPTED:
-                self.on_accepted(due.member, answer, due.data)
-
-
-def _refusal(due: _Due) -> RemoteError | None:
-    try:
-        due.bring()
-    except RemoteError as error:
-        return error.of(due.member.party)
-    return None
-
-
-def _tell(due: _Due, answer: ReceiptRecord | FedpruneError) -> None:
-    if due.answer.cancelled():
-        return
-    if isinstance(answer, FedpruneError):
-        due.answer.set_exception(answer)
-    else:
-        due.answer.set_result(answer)
+        await self._receipting.idle()
 
 
 def receipt_message(record: ReceiptRecord) -> pb.Receipt:

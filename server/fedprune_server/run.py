@@ -17,26 +17,19 @@ from fedprune import wire
 from fedprune.assignment import Assignment
 from fedprune.config import RunConfig
 from fedprune.errors import FedpruneError, StoreError
-from fedprune.ledger import Entry
 from fedprune.parts import Part
 from fedprune.tensor import Schema, Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events, rounds
-from fedprune_server.accounting import Accounts, link_rates
-from fedprune_server.autoplan import Choice
-from fedprune_server.closing import Closed, Closing
 from fedprune_server.course import Course, Phase
-from fedprune_server.deciding import Deciding, Decision
+from fedprune_server.deciding import Decision
 from fedprune_server.desk import Desk, small_steps
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
 from fedprune_server.onlookers import Begun
-from fedprune_server.output import Output
-from fedprune_server.placing import Placing
-from fedprune_server.rows import residual_norm, stall_warning
-from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Store, Work
+from fedprune_server.settling import Settling
+from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Work
 from fedprune_server.timers import Timers
-from fedprune_server.versions import Versions
 
 log = logging.getLogger("fedprune.run")
 
@@ -48,73 +41,44 @@ class Run:
         self,
         *,
         config: RunConfig,
-        run_id: str,
-        store: Store,
         members: Members,
-        versions: Versions,
-        closing: Closing,
-        deciding: Deciding,
-        accounts: Accounts,
-        output: Output,
+        settling: Settling,
+        desk: Desk,
         state: Course,
         more: bool,
-        choose: Callable[[int], Choice | None],
-        placing: Placing,
-        first_sha256: bytes,
-        say: Callable[[str], None],
-        at: Callable[[str], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.config = config
-        self.run_id = run_id
-        self.store = store
-        self.accounts = accounts
+        self.run_id = settling.run_id
+        self.store = settling.store
+        self.accounts = settling.accounts
+        self.at = settling.at
         self.state = state
         self.waiting_for = ""
         self.ended: asyncio.Future[events.EndRun] = loop.create_future()
         self.intake = Receiving(
-            store=store,
-            run_id=run_id,
-            max_bytes=closing.max_update_bytes,
+            store=self.store,
+            run_id=self.run_id,
+            max_bytes=settling.closing.max_update_bytes,
             check=self._check,
             on_accepted=self._accepted,
             on_refused=self._refused,
             on_broken=self.look_at_store,
-            at=at,
-            recent=lambda assignment_id: self._desk.record(assignment_id),
+            at=self.at,
+            recent=desk.record,
         )
         self._members = members
-        self._versions = versions
-        self._closing = closing
-        self._deciding = deciding
-        self._output = output
+        self._settling = settling
+        self._clock = settling.clock
+        self._versions = settling.versions
+        self._output = settling.output
+        self._desk = desk
         self._more = more
-        self._tell = say
-        self.at = at
         self._farewell: pb.CoordinatorMessage | None = None
         self._sent_home: set[int] = set()
         self._timers = Timers(self._ring)
-        self._choose = choose
-        self._placing = placing
-        self._desk = Desk(
-            config=config,
-            run_id=run_id,
-            schema=closing.schema,
-            members=members,
-            choose=choose,
-            first_sha256=first_sha256,
-            epoch=lambda: versions.control.rollbacks if versions.control else 0,
-        )
-        # Seconds of the open round that each client spent on other things than its work.
-        self._linked_s: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._opened_s = time.monotonic()
-        self._warned_of_stall = False
         self._tidying: asyncio.Task[None] | None = None
-        # Bytes that were kept since the last tidying: all garbage sooner or later.
-        self._untidy_bytes = 0
-        # When the last round was accounted for, if the next one follows at once.
-        self._closed_s: float | None = None
 
     # what the process asks ------------------------------------------------------------------------------------
 
@@ -123,7 +87,7 @@ class Run:
         self._desk.take_over(assigned)
         levels = {mask.version: density for density, mask in self._versions.latest.levels.items()}
         held = {client: given.version.mask for client, given in assigned.items()}
-        self._placing.take_over({c: levels.get(v, 1.0) for c, v in held.items() if levels})
+        self._settling.placing.take_over({c: levels.get(v, 1.0) for c, v in held.items() if levels})
         self.accounts.round = self.state.round
         self._carry_out(rounds.resume(self.state))
 
@@ -134,7 +98,7 @@ class Run:
     def _carry_out(self, step: rounds.Step) -> None:
         self.state, effects = step
         if self.state.phase is Phase.GATHERING:
-            self._closed_s = None
+            self._clock.rest()
         for effect in effects:
             try:
                 HANDS[type(effect)](self, effect)
@@ -202,7 +166,7 @@ class Run:
     # what the intake reports ----------------------------------------------------------------------------------
 
     def _check(self, record: AssignmentRecord, begin: pb.Begin, data: memoryview) -> None:
-        self._closing.check(
+        self._settling.closing.check(
             record,
             wire.version(begin.version),
             data,
@@ -221,7 +185,7 @@ class Run:
         if member.connected:
             member.holds = self._desk.version_of(member.index, receipt.assignment_id)
         if self._awaits(receipt.round, receipt.kind):
-            self._linked_s[member.index] = time.monotonic() - self._opened_s - receipt.work_s
+            self._clock.heard(member.index, receipt.work_s)
             self.dispatch(events.Accepted(member.index))
 
     def _refused(self, member: Member, record: AssignmentRecord, reason: str) -> None:
@@ -267,7 +231,7 @@ class Run:
             self.store.add_assignments(self._prepare(effect.round, Work.TRAIN, effect.cohort))
         else:
             self._begin_round(effect.round, self._prepare(effect.round, Work.TRAIN, effect.cohort))
-        choice = self._choose(effect.round)
+        choice = self._settling.choose(effect.round)
         if choice is not None:
             log.info("%s: round %d: %s", self.run_id, effect.round, choice)
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
@@ -275,9 +239,7 @@ class Run:
         self.at("assignments-sent")
 
     def _begin_round(self, round_: int, assignments: list[AssignmentRecord]) -> None:
-        # What comes between two rounds, such as the commit, belongs to the second one.
-        self._opened_s = time.monotonic() if self._closed_s is None else self._closed_s
-        self._linked_s.clear()
+        self._clock.open()
         self.accounts.round = round_
         record = RoundRecord(
             run_id=self.run_id,
@@ -292,7 +254,7 @@ class Run:
         self.store.extend_round(self.run_id, effect.round, effect.deadline_s)
 
     def _open_evaluation(self, effect: events.OpenEvaluation) -> None:
-        self._closed_s = None
+        self._clock.rest()
         self.store.add_assignments(self._prepare(effect.round, Work.EVALUATE, effect.cohort))
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} evaluations")
         self._send_out(effect.cohort)
@@ -305,130 +267,61 @@ class Run:
     def _prepare(self, round_: int, kind: Work, cohort: tuple[int, ...]) -> list[AssignmentRecord]:
         clients = {client: self.state.shards.index(client) for client in cohort}
         first = self.store.next_assignment_id()
-        need = self._closing.need(round_) if kind is Work.SCORE else None
-        place = {Work.TRAIN: self._placing.choose, Work.EVALUATE: self._placing.chosen}.get(kind, lambda _: None)
+        need = self._settling.closing.need(round_) if kind is Work.SCORE else None
+        place = {Work.TRAIN: self._settling.placing.choose, Work.EVALUATE: self._settling.placing.chosen}.get(
+            kind, lambda _: None
+        )
         return self._desk.prepare(
             round_, kind, lambda c: self._versions.latest.at_level(place(c)), clients, first_id=first, need=need
         )
 
     def _close_round(self, effect: events.CloseRound) -> None:
         self._desk.cancel(effect.missing, f"round {effect.round} is closed")
-        self._spawn(self._fold(effect.round))
+        self._spawn(self._guarded(self._fold(effect.round)))
 
     def _drop_round(self, effect: events.DropRound) -> None:
         self.accounts.sample_sockets()
         entries, _ = self.accounts.close_round()
         self.store.close_round(self.run_id, effect.round, entries=entries)
 
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A store that has ended halts the process; what else goes wrong ends the run."""
+        try:
+            await work
+        except StoreError as error:
+            self._halt(error)
+        except FedpruneError as error:
+            self.dispatch(events.Broken(str(error)))
+
     async def _fold(self, round_: int) -> None:
         what = "updates" if round_ else "scores"
         self._say(f"round {round_}: aggregating {len(self.state.accepted)} {what}")
+        await self._tidied()
+        closed = await self._settling.settle(round_, self.state)
+        self.dispatch(events.Committed(judge=closed.judge))
+        # After the next round's work has gone out: nobody has to wait for a line in a file.
+        if round_ and not (self.state.rules.evaluates(round_) or closed.judge):
+            self._output.publish(round_)
+        if self._settling.untidy:
+            self._tidying = self._spawn(self._guarded(self._settling.tidy()))
+
+    async def _tidied(self) -> None:
         if self._tidying is not None:
             await self._tidying
-        try:
-            sampling = asyncio.to_thread(self.accounts.sample_sockets)
-            closed, _ = await asyncio.gather(asyncio.to_thread(self._closing.close, round_), sampling)
-            self.at("round-folded")
-            await (self._commit(round_, closed) if round_ else self._commit_mask(closed))
-            self.dispatch(events.Committed(judge=closed.judge))
-            # After the next round's work has gone out: nobody has to wait for a line in a file.
-            if round_ and not (self.state.rules.evaluates(round_) or closed.judge):
-                self._output.publish(round_)
-        except StoreError as error:
-            self._halt(error)
-            return
-        except FedpruneError as error:
-            self.dispatch(events.Broken(str(error)))
-            return
-        self._untidy_bytes += sum(receipt.size for receipt in closed.receipts)
-        if self._untidy_bytes > TIDY_BYTES:
-            self._untidy_bytes = 0
-            self._tidying = self._spawn(self._tidy())
-
-    async def _tidy(self) -> None:
-        """Delete what no version needs any more, while the clients work."""
-        try:
-            await asyncio.to_thread(self.store.collect_garbage, self._versions.kept)
-        except StoreError as error:
-            self._halt(error)
-
-    async def _commit(self, round_: int, closed: Closed) -> None:
-        stalling = stall_warning(residual_norm(closed), closed.prepared.arrays)
-        if stalling is not None and not self._warned_of_stall:
-            self._warned_of_stall = True
-            self._warn(events.Warn(f"round {round_}: {stalling}"))
-        for warning in closed.warnings:
-            self._warn(events.Warn(f"round {round_}: {warning}"))
-        transfers = self.accounts.transfers(updates=len(closed.receipts))
-        entries, socket = self.accounts.close_round()
-        self.accounts.links = link_rates(entries, self._linked_s)
-        for receipt in closed.receipts:
-            rate = self.accounts.links.get(receipt.client)
-            self._placing.measured(receipt.client, work_s=receipt.work_s, bytes_per_s=rate)
-        self._closed_s = time.monotonic()
-        row = self._output.round(
-            round_,
-            closed=closed,
-            cohort=self.state.cohort,
-            entries=entries,
-            socket=socket,
-            seconds=self._closed_s - self._opened_s,
-            transfers=transfers,
-            evaluation_s=closed.evaluation_s,
-            choice=self._choose(round_),
-            link_bytes_per_s=min(self.accounts.links.values(), default=None),
-        )
-        record = closed.prepared.record
-        # Receipts are synced. Where everyone has one, nobody can come in addition, and the same version would be made
-        # of them again after a power cut.
-        final = self.state.accepted == frozenset(self.state.cohort)
-        await asyncio.to_thread(
-            self.store.commit_version, record, report_json=row.to_json(), entries=entries, synced=not final
-        )
-        self._versions.adopt(closed.prepared)
-        self.at("version-adopted")
-        if closed.proposal:
-            self._output.keep_mask(closed.prepared.mask)
-
-    async def _commit_mask(self, closed: Closed) -> None:
-        """The mask that was chosen before anybody trained; its bytes belong to the first round."""
-        await asyncio.to_thread(self.store.commit_version, closed.prepared.record)
-        self._versions.adopt(closed.prepared)
-        self.at("version-adopted")
-        self._output.keep_mask(closed.prepared.mask)
-        if closed.proposal is not None:
-            self._output.explain_first(closed.proposal)
 
     def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
-        self._spawn(self._decide(effect.round))
+        self._spawn(self._guarded(self._decide(effect.round)))
 
     async def _decide(self, round_: int) -> None:
-        try:
-            if self._tidying is not None:
-                await self._tidying
-            decision = await asyncio.to_thread(self._deciding.decide, round_)
-            self.at("evaluation-closed")
-            await self._enter(round_, decision)
-        except StoreError as error:
-            self._halt(error)
-            return
-        except FedpruneError as error:
-            self.dispatch(events.Broken(str(error)))
-            return
+        await self._tidied()
+        await self._enter(round_, await self._settling.decide(round_))
         self._output.publish(round_)
         self.dispatch(events.Decided())
 
     async def _enter(self, round_: int, decision: Decision) -> None:
-        """Into the report, and where a pruning step is undone, into the versions."""
-        row = self._output.decided(round_, decision)
-        if decision.undone is None:
-            self.store.put_report(self.run_id, round_, row.to_json())
-            return
-        self._say(f"round {round_}: the pruning step is undone; going on from the model before it")
-        await asyncio.to_thread(self.store.commit_version, decision.undone.record, report_json=row.to_json())
-        self._versions.adopt(decision.undone)
-        self.at("version-adopted")
-        self._output.keep_mask(decision.undone.mask)
+        if decision.undone is not None:
+            self._say(f"round {round_}: the pruning step is undone; going on from the model before it")
+        await self._settling.enter(round_, decision)
 
     def _set_timer(self, effect: events.SetTimer) -> None:
         self._timers.set(effect.name, effect.seconds, effect.event)
@@ -447,7 +340,7 @@ class Run:
 
     def _say_effect(self, effect: events.Say) -> None:
         self._say(effect.text)
-        self._tell(effect.text)
+        self._settling.say(effect.text)
         message = pb.CoordinatorMessage(waiting=pb.Waiting(reason=effect.text))
         for member in self._members.connected:
             if member.index not in self.state.pending:
@@ -458,9 +351,7 @@ class Run:
         log.info(text)
 
     def _warn(self, effect: events.Warn) -> None:
-        log.warning(effect.text)
-        self._tell(effect.text)
-        self._output.warn(effect.text)
+        self._settling.warn(effect.text)
 
     def _end_run(self, effect: events.EndRun) -> None:
         self._timers.clear_all()
@@ -471,7 +362,7 @@ class Run:
         entries, _ = self.accounts.close_round()
         try:
             await self._leave_nothing_on_approval()
-            await asyncio.to_thread(self._write_down, effect, entries)
+            await asyncio.to_thread(self._settling.write_down, effect, entries)
         except StoreError as error:
             self._halt(error)
             return
@@ -485,18 +376,10 @@ class Run:
             self.ended.set_result(effect)
 
     async def _leave_nothing_on_approval(self) -> None:
-        if self._tidying is not None:
-            await self._tidying
-        decision = await asyncio.to_thread(self._deciding.end)
+        await self._tidied()
+        decision = await asyncio.to_thread(self._settling.deciding.end)
         if decision.undone is not None:
             await self._enter(decision.undone.record.round, decision)
-
-    def _write_down(self, effect: events.EndRun, entries: list[Entry]) -> None:
-        self.store.append_entries(self.run_id, entries)
-        self.store.collect_garbage()
-        control = self._versions.control
-        outcome = control.outcome if control else ""
-        self._output.ended(effect, self._versions.latest, self.store.entries(self.run_id), pruning_outcome=outcome)
 
     def _dismiss(self, effect: events.Dismiss) -> None:
         if self._farewell is not None:
@@ -527,9 +410,6 @@ class Run:
             if not self.ended.done():
                 self.ended.set_exception(error)
 
-
-# Garbage that may lie about, so that rounds of small models need not stop for it.
-TIDY_BYTES = 16 << 20
 
 AWAITED = {Phase.SCORING: Work.SCORE, Phase.TRAINING: Work.TRAIN, Phase.EVALUATING: Work.EVALUATE}
 

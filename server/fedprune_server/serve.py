@@ -18,19 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from fedprune.allocator import share_freed_memory
 from fedprune.codec import Limits as DecodeLimits
 from fedprune.config import RunConfig
-from fedprune.errors import ConfigError
 from fedprune.feedback import check_schema
-from fedprune.framing import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
 from fedprune.report import RoundReport, RunReport
 from fedprune.sockets import SocketMeter
-from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_server import plan
-from fedprune_server.building import Site, build_run, enter_runs, open_store
+from fedprune_server.building import build_run
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.earlier import earlier_runs
 from fedprune_server.events import EndRun
@@ -39,52 +36,28 @@ from fedprune_server.extras import Page, open_page
 from fedprune_server.failpoints import VARIABLE, armed
 from fedprune_server.interceptors import Border
 from fedprune_server.limits import Limits
+from fedprune_server.listening import listen
 from fedprune_server.logs import event_log
 from fedprune_server.onlookers import Onlooker
 from fedprune_server.pruner import Pruner
 from fedprune_server.run import Run
 from fedprune_server.security import Plain, Secured
 from fedprune_server.security import watch as watch_security
-from fedprune_server.service import CoordinatorService
+from fedprune_server.shelves import enter_runs, opened
+from fedprune_server.site import Site
 from fedprune_server.standing import Show, into, kept_up
-from fedprune_server.store import SqliteStore
 from fedprune_server.terminal import Terminal
 from fedprune_server.trackers import open_trackers, tracked
 from fedprune_server.workshop import Workshop
 
 log = logging.getLogger("fedprune.server")
 
-SERVER_OPTIONS = (
-    # Who has not shown a certificate by then is dropped.
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 120_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.so_reuseport", 0),
-    # A stream that is not read buffers 64 KiB, and what its next message needs; measured lines would buffer megabytes.
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.max_concurrent_streams", 32),
-)
-SPARE_CALLS = 64
 # How long clients get to read that the last run is over.
 FAREWELL_S = 5.0
 # How long uploads in flight get to finish when the process is told to end.
 DRAIN_S = 30.0
 # Addresses that stand for every address of this machine.
 EVERYWHERE = ("0.0.0.0", "::", "")
-
-
-async def opened(site: Site, config: RunConfig) -> tuple[Path, SqliteStore]:
-    """The folder and the store of a run. Whoever is called off meanwhile leaves no store open, and none locked."""
-    opening = asyncio.ensure_future(asyncio.to_thread(open_store, site, config))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        (await opening)[1].close()
-        raise
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,7 +114,7 @@ class Server:
         largest = DecodeLimits.of_update(self.workshop.schema).max_bytes
         border = Border(Limits(self.configs[0].network, largest), security.admission)
         await security.look(border.leashes)
-        server, state = await self._listen(coordinator, security, border)
+        server, state, self.port = await listen(coordinator, security, border, self.address)
         host = self.address.rpartition(":")[0]
         self.enrol_port = await security.open_enrolment(f"{host}:{self.configs[0].network.enrol_port}")
         ticking = asyncio.create_task(self._tick(coordinator))
@@ -201,35 +174,6 @@ class Server:
             finished=self._finished,
             say=self.say,
         )
-
-    async def _listen(
-        self, coordinator: Coordinator, security: Plain | Secured, border: Border
-    ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-        limits = border.limits
-        server = grpc.aio.server(
-            interceptors=[border],
-            # Twice as many connections as clients: a certificate is renewed with a second one beside the first.
-            options=(
-                *SERVER_OPTIONS,
-                ("grpc.max_allowed_incoming_connections", 2 * limits.network.max_clients + SPARE_CALLS),
-            ),
-            # A hard stop above our own, which says when to come again; health checks must still get through.
-            maximum_concurrent_rpcs=limits.network.max_calls + SPARE_CALLS,
-        )
-        rpc.add_CoordinatorServicer_to_server(CoordinatorService(coordinator, limits), server)
-        state = health.aio.HealthServicer()
-        await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(state, server)
-        try:
-            self.port = security.add_port(server, self.address)
-        except RuntimeError as error:
-            raise ConfigError(
-                "cannot listen: the port is in use, or the address is not this machine's",
-                seen=self.address,
-                next_step="Give another --address, or stop the other coordinator",
-            ) from error
-        await server.start()
-        return server, state
 
     async def _one_run(
         self,

@@ -52,7 +52,7 @@ class Versions:
 
     def __init__(self, store: Store, run_id: str, schema: Schema, limits: Limits) -> None:
         self._store = store
-        self._run_id = run_id
+        self.run_id = run_id
         self.schema = schema
         self._limits = limits
         self._ways = Ways(blobs=store.blobs)
@@ -117,7 +117,7 @@ class Versions:
     def prepare_rollback(self, snapshot: Version, *, round_: int, control: ControlState) -> Prepared:
         """The content of an earlier version, to the byte, under new versions of model and mask: model, mask, and what
         the aggregator and the pruner remembered. Everyone takes it whole; what broadcasts left out is dropped."""
-        old = self._read(self._store.version(self._run_id, snapshot.model))
+        old = self._read(self._store.version(self.run_id, snapshot.model))
         mask = Mask(schema=self.schema, version=self.latest.newest_mask + 1, alive=old.mask.alive)
         return self.prepare(
             old.arrays,
@@ -139,7 +139,7 @@ class Versions:
         round_: int,
     ) -> VersionRecord:
         return VersionRecord(
-            run_id=self._run_id,
+            run_id=self.run_id,
             round=round_,
             version=version,
             model_digest=model_digest,
@@ -173,7 +173,7 @@ class Versions:
         trial = control.trial if control is not None else None
         kept = self._ways.kept()
         if trial is not None:
-            kept |= set(self._store.version(self._run_id, trial.snapshot.model).blobs)
+            kept |= set(self._store.version(self.run_id, trial.snapshot.model).blobs)
         return kept
 
     def restore(self, record: VersionRecord) -> None:

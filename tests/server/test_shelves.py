@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from fedprune.config import RunConfig
-from fedprune_server import serve
-from fedprune_server.building import Site
+from fedprune_server import shelves
+from fedprune_server.site import Site
 
 
 class Store:
@@ -31,8 +31,8 @@ async def test_a_store_that_opens_after_all_is_closed(monkeypatch: pytest.Monkey
         go_on.wait()
         return tmp_path, store
 
-    monkeypatch.setattr(serve, "open_store", slow)
-    opening = asyncio.create_task(serve.opened(cast("Site", None), RunConfig()))
+    monkeypatch.setattr(shelves, "open_store", slow)
+    opening = asyncio.create_task(shelves.opened(cast("Site", None), RunConfig()))
     await asyncio.to_thread(begun.wait)
     opening.cancel()
     await asyncio.sleep(0)
