@@ -53,7 +53,13 @@ def main() -> None:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         with subprocess.Popen([*DEMO, folder], stdout=subprocess.PIPE, text=True) as running:
             assert running.stdout is not None
-            live(browser, address(running.stdout))
+            url = address(running.stdout)
+            pages = {name: opened(browser, url, window, scheme, running) for name, window, scheme in LIVE}
+            for name, page in pages.items():
+                # The page's own rules let nobody wait inside it by a string of code.
+                while not page.evaluate(AS_FAR):
+                    page.wait_for_timeout(LOOK_MS)
+                taken(name, page)
             running.communicate()
         _, (html, *_) = files.write([Path(folder) / "demo"], Path(folder))
         for name, window, scheme in REPORT:
@@ -66,20 +72,12 @@ def address(said: IO[str]) -> str:
     return next(found[1] for line in said if (found := re.search(r"live page: (\S+)", line)))
 
 
-def live(browser: Browser, url: str) -> None:
-    """All windows are open from the beginning, and taken when the run has come far enough."""
-    pages = {name: opened(browser, url, window, scheme) for name, window, scheme in LIVE}
-    for name, page in pages.items():
-        # The page's own rules let nobody wait inside it by a string of code.
-        while not page.evaluate(AS_FAR):
-            page.wait_for_timeout(LOOK_MS)
-        taken(name, page)
-
-
-def opened(browser: Browser, url: str, window: Window, scheme: Scheme) -> Page:
-    """A window of that size at `url`, as soon as somebody serves it."""
+def opened(
+    browser: Browser, url: str, window: Window, scheme: Scheme, served_by: subprocess.Popen[str] | None = None
+) -> Page:
+    """A window of that size at `url`, as soon as it is served."""
     page = browser.new_page(viewport={"width": window[0], "height": window[1]}, color_scheme=scheme)
-    while True:
+    while served_by is None or served_by.poll() is None:
         try:
             # Not until all is drawn: the run goes on meanwhile.
             page.goto(url, wait_until="commit")
@@ -87,6 +85,7 @@ def opened(browser: Browser, url: str, window: Window, scheme: Scheme) -> Page:
             page.wait_for_timeout(LOOK_MS)
         else:
             return page
+    raise SystemExit("the demo was over before all windows were open: the machine is too busy for pictures")
 
 
 def taken(name: str, page: Page) -> None:

@@ -143,7 +143,7 @@ def compare(
         commands.print_json(outcomes.to_dict(rows, work.notes))
         return
     print(outcomes.table(rows))
-    print(*work.notes, f"all of it: {work.out}/compare.csv, .json and .svg", sep="\n")
+    print(*work.notes, f"all of it: {work.out}/compare.html, .csv, .json and .svg", sep="\n")
 
 
 @app.command("new")

@@ -25,6 +25,7 @@ from fedprune.torch import assign_roles, build_model, signature
 from fedprune_lab.federation import Federation
 from fedprune_lab.outcomes import Outcome, outcome, table, to_csv, to_dict
 from fedprune_lab.plot import picture
+from fedprune_lab.reporting import compared
 from fedprune_lab.strategies import DENSE, Strategy, narrow_control, random_control, strategies
 from fedprune_lab.view import View
 
@@ -49,7 +50,7 @@ class Comparing:
     notes: list[str] = field(default_factory=list)
 
     def run(self) -> list[Outcome]:
-        """Do all of it and write compare.csv, compare.json and compare.svg. Raises `LocalError`."""
+        """Do all of it and write compare.csv, .json, .svg and .html. Raises `LocalError`."""
         asked = strategies(lambda overrides: self._config(overrides), self.varied, self.seeds)
         self.out.mkdir(parents=True)
         task = load_task(self.task)
@@ -116,6 +117,8 @@ class Comparing:
         (self.out / "compare.csv").write_text(to_csv(rows))
         (self.out / "compare.json").write_text(json.dumps(to_dict(rows, self.notes), indent=1) + "\n")
         (self.out / "compare.svg").write_text(picture(rows))
+        page = compared.document(rows, self.notes, name=f"{self.task.name}: {len(rows)} ways to train it")
+        (self.out / "compare.html").write_text(page)
         (self.out / "compare.txt").write_text(table(rows) + "\n")
 
 

@@ -99,6 +99,11 @@ def _name(overrides: Sequence[str]) -> str:
     return " ".join(override.partition(".")[2].replace("=", " ") for override in overrides) or "as it is"
 
 
+def is_control(name: str) -> bool:
+    """Whether a row of the comparison is there to be beaten."""
+    return name == DENSE or name.startswith((RANDOM, NARROW))
+
+
 def slug(name: str, seed: int) -> str:
     """The folder of one run of a strategy."""
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-.')[:50]}-s{seed}"

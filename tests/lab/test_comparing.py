@@ -75,3 +75,4 @@ def test_a_strategy_is_shown_beside_its_controls(tmp_path: Path) -> None:
     whole = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [row["strategy"] for row in whole["outcomes"]] == [r.strategy for r in (dense, gradual, random, narrow)]
     assert (tmp_path / "out" / "compare.svg").read_text().startswith("<svg")
+    assert (tmp_path / "out" / "compare.html").read_text().count("<td>control</td>") == 3

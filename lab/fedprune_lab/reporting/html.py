@@ -16,7 +16,7 @@ from fedprune_lab.lines import moved
 from fedprune_lab.report import notes
 from fedprune_lab.reporting.charts import Line, heat_map, line_chart
 from fedprune_lab.reporting.tables import Table, tables
-from fedprune_lab.reporting.text import environment, run_file, title
+from fedprune_lab.reporting.text import environments, run_file, title
 
 STYLE = Path(__file__).with_name("report.css")
 
@@ -31,17 +31,19 @@ def document(runs: Sequence[RunReport], pictures: Pictures) -> str:
         _tiles(runs[-1]),
         f'<section class="charts">{"".join(charts(runs))}</section>',
         *(_masks(run.name, pictures[run.name]) for run in runs if pictures.get(run.name)),
-        *(_table(table) for table in tables(runs)),
+        *(table(found) for found in tables(runs)),
     ]
     for run in runs:
-        parts += [
-            _notes(run),
-            _fold(f"{run.name}: run file", f"<pre>{escape(run_file(run))}</pre>"),
-            _table(environment(run)),
-        ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title(runs))}</title>'
+        parts += [_notes(run), _fold(f"{run.name}: run file", f"<pre>{escape(run_file(run))}</pre>")]
+    parts += [table(found) for found in environments(runs)]
+    return page(title(runs), parts)
+
+
+def page(name: str, parts: Sequence[str]) -> str:
+    """These sections as a file that needs no other."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(name)}</title>'
     style = STYLE.read_text(encoding="utf-8")
-    footer = f"<footer>made by fedprune {__version__} from report.json</footer>"
+    footer = f"<footer>made by fedprune {__version__}</footer>"
     return f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head><body>{"".join(parts)}{footer}</body></html>\n'
 
 
@@ -162,13 +164,17 @@ def _notes(run: RunReport) -> str:
     return f"<section><h2>{escape(run.name)}: notes</h2><ul>{items}</ul></section>" if items else ""
 
 
-def _table(table: Table) -> str:
+def table(content: Table) -> str:
+    """A table as a section; a long one is folded away."""
+
     def line(cells: Sequence[str], kind: str) -> str:
         return "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in cells) + "</tr>"
 
-    body = "".join(line(row, "td") for row in table.rows)
-    inner = f'<div class="scroll"><table><thead>{line(table.head, "th")}</thead><tbody>{body}</tbody></table></div>'
-    return _fold(table.title, inner) if table.long else f"<section><h2>{escape(table.title)}</h2>{inner}</section>"
+    body = "".join(line(row, "td") for row in content.rows)
+    inner = f'<div class="scroll"><table><thead>{line(content.head, "th")}</thead><tbody>{body}</tbody></table></div>'
+    return (
+        _fold(content.title, inner) if content.long else f"<section><h2>{escape(content.title)}</h2>{inner}</section>"
+    )
 
 
 def _fold(name: str, inner: str) -> str:

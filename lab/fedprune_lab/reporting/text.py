@@ -40,7 +40,7 @@ def markdown(runs: Sequence[RunReport]) -> str:
     for run in runs:
         parts.append(f"## {run.name}: notes\n\n" + "\n".join(f"- {note}" for note in notes(run)))
         parts.append(f"## {run.name}: run file\n\n```toml\n{run_file(run)}```")
-        parts.append(_table(environment(run)))
+    parts += [_table(found) for found in environments(runs)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -71,9 +71,12 @@ def run_file(run: RunReport) -> str:
     return tomli_w.dumps(_without_nothing(run.config))
 
 
-def environment(run: RunReport) -> Table:
-    """What the figures were seen on."""
-    return Table(title=f"{run.name}: environment", head=("", ""), rows=tuple(run.environment.items()))
+def environments(runs: Sequence[RunReport]) -> list[Table]:
+    """What the figures were seen on: each machine once, with its runs."""
+    seen: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for run in runs:
+        seen.setdefault(tuple(run.environment.items()), []).append(run.name)
+    return [Table(title=f"{', '.join(names)}: environment", head=("", ""), rows=rows) for rows, names in seen.items()]
 
 
 def _without_nothing(config: dict[str, object]) -> dict[str, object]:

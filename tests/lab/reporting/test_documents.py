@@ -164,3 +164,15 @@ def test_the_command_writes_and_prints(tmp_path: Path, make_dense: MakeRun, caps
     assert not (folder / "report.html").exists()
     assert cli.run(["report", str(folder), str(folder), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 2
+
+
+def test_runs_of_one_machine_say_once_what_it_is(make_dense: MakeRun, pruned: RunReport) -> None:
+    same, other = (
+        replace(make_dense(), environment={"cores": "2"}),
+        replace(make_dense(), name="far", environment={"cores": "8"}),
+    )
+    found = text.environments([same, pruned, other])
+    assert [(table.title, table.rows) for table in found] == [
+        ("dense, pruned: environment", (("cores", "2"),)),
+        ("far: environment", (("cores", "8"),)),
+    ]
