@@ -13,10 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from pathlib import Path
 from typing import IO, Literal
 
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from fedprune_lab.reporting import files
 
@@ -41,7 +43,7 @@ REPORT: tuple[Picture, ...] = (
 )
 # Late enough that there is something to see.
 SHOWN_ROUND = 33
-AS_FAR = f"fedprune.runs.length > 1 && fedprune.runs[1].rounds.length >= {SHOWN_ROUND}"
+AS_FAR = f"window.fedprune?.runs.length > 1 && fedprune.runs[1].rounds.length >= {SHOWN_ROUND}"
 LOOK_MS = 20
 
 
@@ -54,7 +56,8 @@ def main() -> None:
         with subprocess.Popen([*DEMO, folder], stdout=subprocess.PIPE, text=True) as running:
             assert running.stdout is not None
             url = address(running.stdout)
-            pages = {name: opened(browser, url, window, scheme, running) for name, window, scheme in LIVE}
+            served(url, running)
+            pages = {name: opened(browser, url, window, scheme) for name, window, scheme in LIVE}
             for name, page in pages.items():
                 # The page's own rules let nobody wait inside it by a string of code.
                 while not page.evaluate(AS_FAR):
@@ -72,20 +75,24 @@ def address(said: IO[str]) -> str:
     return next(found[1] for line in said if (found := re.search(r"live page: (\S+)", line)))
 
 
-def opened(
-    browser: Browser, url: str, window: Window, scheme: Scheme, served_by: subprocess.Popen[str] | None = None
-) -> Page:
-    """A window of that size at `url`, as soon as it is served."""
-    page = browser.new_page(viewport={"width": window[0], "height": window[1]}, color_scheme=scheme)
-    while served_by is None or served_by.poll() is None:
+def served(url: str, by: subprocess.Popen[str]) -> None:
+    """Wait until somebody answers there."""
+    while by.poll() is None:
         try:
-            # Not until all is drawn: the run goes on meanwhile.
-            page.goto(url, wait_until="commit")
-        except Error:
-            page.wait_for_timeout(LOOK_MS)
+            urllib.request.urlopen(url).close()
+        except OSError:
+            time.sleep(LOOK_MS / 1000)
         else:
-            return page
-    raise SystemExit("the demo was over before all windows were open: the machine is too busy for pictures")
+            return
+    raise SystemExit("the demo ended before its page was served")
+
+
+def opened(browser: Browser, url: str, window: Window, scheme: Scheme) -> Page:
+    """A window of that size at `url`."""
+    page = browser.new_page(viewport={"width": window[0], "height": window[1]}, color_scheme=scheme)
+    # Not until all is drawn: the run goes on meanwhile.
+    page.goto(url, wait_until="commit")
+    return page
 
 
 def taken(name: str, page: Page) -> None:
