@@ -2,8 +2,9 @@
 
 An 11-million-parameter model at density 0.1 from the first round on, three clients, one coordinator at 1 Gbit/s, each
 in a network namespace (`lab/fedprune_lab/bench/hosts.py`). The network's part of a round is read from the frames: the
-seconds in which a client's line was not silent for longer than two round trips. The counting relay stands on the
-coordinator's host; kernel, relay, interface and ledger have to agree.
+seconds in which one was on its way to or from a client, waiting for its turn included (`bursts.py`). Beside it stands the same
+with all pauses of up to two round trips, in which programs are at work. The counting relay stands on the coordinator's
+host; kernel, relay, interface and ledger have to agree.
 
 Example: python bench/hosts.py
          python bench/hosts.py --rate 2mbit --delay 100ms --rounds 4
@@ -27,7 +28,7 @@ from fedprune.config import ClientsSection, NetworkSection, RunConfig, RunSectio
 from fedprune.errors import FedpruneError, LocalError
 from fedprune.pruning_section import PruningSection
 from fedprune.report import RunReport
-from fedprune_lab.bench.bursts import Busy, busy
+from fedprune_lab.bench.bursts import TIMERS_S, Busy, busy
 from fedprune_lab.bench.hosts import HEADER_BYTES, Count, Hosts
 from fedprune_lab.benching import keep
 from fedprune_lab.federation import Tail
@@ -99,7 +100,8 @@ def lines(seen: Seen, link: Link, clients: int) -> list[dict[str, float]]:
     spans = list(zip(seen.commits_s, seen.commits_s[1:], strict=False))
     rows = []
     for client in range(1, clients + 1):
-        rounds = [_busy(seen, client, span, link) for span in spans]
+        rounds = [_busy(seen, client, span, TIMERS_S) for span in spans]
+        paused = [_busy(seen, client, span, max(4 * link.delay_s, 0.05)) for span in spans]
         line_s = [8 * (b.up_bytes + b.down_bytes) / link.rate_bit_per_s for b in rounds]
         rows.append(
             {
@@ -109,15 +111,15 @@ def lines(seen: Seen, link: Link, clients: int) -> list[dict[str, float]]:
                 "line_s": sum(line_s) / len(rounds),
                 "network_s": sum(b.seconds for b in rounds) / len(rounds),
                 "longest_s": max(b.seconds for b in rounds),
+                "with_pauses_s": sum(b.seconds for b in paused) / len(rounds),
                 "allowed_s": OVER_BYTES * sum(line_s) / len(rounds) + ROUND_TRIPS * 2 * link.delay_s,
             }
         )
     return rows
 
 
-def _busy(seen: Seen, client: int, span: tuple[float, float], link: Link) -> Busy:
-    gap_s = max(4 * link.delay_s, 0.05)
-    return busy(seen.frames, client=client, from_s=span[0], until_s=span[1], delay_s=link.delay_s, gap_s=gap_s)
+def _busy(seen: Seen, client: int, span: tuple[float, float], pause_s: float) -> Busy:
+    return busy(seen.frames, client=client, from_s=span[0], until_s=span[1], pause_s=pause_s)
 
 
 def counts(seen: Seen) -> dict[str, dict[str, float]]:
@@ -147,13 +149,24 @@ def apart(witnesses: dict[str, dict[str, float]]) -> float:
 def show(rows: list[dict[str, float]], raw_s: float, witnesses: dict[str, dict[str, float]], console: Console) -> None:
     """The two tables."""
     table = Table(title="a round of one client, mean", title_justify="left")
-    for heading in ("client", "up", "down", "bytes / rate", "network", "at most", "longest", "raw dense", "fewer"):
+    for heading in (
+        "client",
+        "up",
+        "down",
+        "bytes / rate",
+        "network",
+        "at most",
+        "longest",
+        "with pauses",
+        "raw",
+        "fewer",
+    ):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             f"{row['client']:.0f}",
             *(f"{row[key] / 1e6:.3f} MB" for key in ("up_bytes", "down_bytes")),
-            *(f"{row[key]:.2f} s" for key in ("line_s", "network_s", "allowed_s", "longest_s")),
+            *(f"{row[key]:.2f} s" for key in ("line_s", "network_s", "allowed_s", "longest_s", "with_pauses_s")),
             f"{raw_s:.2f} s",
             f"{raw_s / row['network_s']:.1f}x",
         )

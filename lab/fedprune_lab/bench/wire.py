@@ -2,7 +2,7 @@
 
 The kernel's own delay (netem) is not everywhere; this needs /dev/net/tun and root, and nothing else. One process is
 the switch: a frame from a client goes up its line and out at the coordinator, one from the coordinator goes to the
-client it names. It keeps a trace of every frame it delivered. Frames that would wait too long are dropped, as routers do.
+client it names. It keeps a trace of every frame it delivered, with the time it came. Frames that would wait too long are dropped, as routers do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ QUEUE_S = 0.5
 MAC_BYTES = 6
 UP, DOWN = 0, 1
 
-TRACE = np.dtype([("time_s", "f8"), ("client", "u1"), ("way", "u1"), ("bytes", "u2")])
+TRACE = np.dtype([("sent_s", "f8"), ("time_s", "f8"), ("client", "u1"), ("way", "u1"), ("bytes", "u2")])
 
 
 def open_tap(name: str) -> int:
@@ -54,8 +54,8 @@ class Switch:
     links: Sequence[Link]
     accepted: int = 0
     dropped: int = 0
-    _under_way: list[tuple[float, int, int, int, int, bytes]] = field(default_factory=list)
-    _trace: list[tuple[float, int, int, int]] = field(default_factory=list)
+    _under_way: list[tuple[float, int, int, int, int, float, bytes]] = field(default_factory=list)
+    _trace: list[tuple[float, float, int, int, int]] = field(default_factory=list)
     _lines: list[tuple[Line, Line]] = field(default_factory=list)
 
     def run(self, control: Connection) -> None:
@@ -97,11 +97,11 @@ class Switch:
             return
         self.accepted += 1
         due_s = second.arrival_s(first.arrival_s(now_s, size), size)
-        heapq.heappush(self._under_way, (due_s, self.accepted, other, client, way, frame))
+        heapq.heappush(self._under_way, (due_s, self.accepted, other, client, way, now_s, frame))
 
     def _give(self) -> None:
         now_s = time.monotonic()
         while self._under_way and self._under_way[0][0] <= now_s:
-            _, _, other, client, way, frame = heapq.heappop(self._under_way)
+            _, _, other, client, way, sent_s, frame = heapq.heappop(self._under_way)
             os.write(self.taps[other], frame)
-            self._trace.append((now_s, client, way, len(frame)))
+            self._trace.append((sent_s, now_s, client, way, len(frame)))
