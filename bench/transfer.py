@@ -43,7 +43,7 @@ TASK = Path(__file__).parent / "tasks" / "embedding.py"
 RUN = """
 [run]
 name = "transfer"
-rounds = 5
+rounds = 12
 evaluate_every = 0
 [clients]
 expect = 1
@@ -150,7 +150,9 @@ def main() -> None:
     print(f"{'':6}{PLAIN:>12}{TLS:>12}{'cost':>8}")
     for index, way in enumerate(("up", "down")):
         plain, tls = (median(row[index] for row in seen[kind]) for kind in (PLAIN, TLS))
-        print(f"{way:6}{plain:>6.0f} MiB/s{tls:>6.0f} MiB/s{1 - tls / plain:>8.1%}")
+        costs = [1 - t[index] / p[index] for p, t in zip(seen[PLAIN], seen[TLS], strict=True)]
+        each = ", ".join(f"{cost:.1%}" for cost in costs)
+        print(f"{way:6}{plain:>6.0f} MiB/s{tls:>6.0f} MiB/s{median(costs):>8.1%}   pairs: {each}")
     print(f"kept in {keep('transfer', seen)}")
 
 
