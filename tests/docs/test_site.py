@@ -54,3 +54,8 @@ def test_links_lead_to_pages(site: Path) -> None:
 def test_the_pictures_are_shown(site: Path) -> None:
     assert re.search(r'<img [^>]*src="\.\./images/round\.svg"', (site / "concepts" / "index.html").read_text())
     assert (site / "images" / "round.svg").is_file()
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert {page.name for page in ROOT.glob("docs/*.md")} <= set(listed)
