@@ -75,8 +75,7 @@ def test_commands_within_sentences_exist(page: str, line: str) -> None:
     if words[:2] == ["python", "-m"]:
         has_options(PROGRAMS[words[2]], words[3:])
     elif words[0] == "python" or (words[1:2] == ["bench"] and len(words) > 2):
-        name = words[2] if words[1] == "bench" else Path(words[1]).stem
-        script = (ROOT / "bench" / f"{name}.py").read_text()
+        script = (ROOT / (f"bench/{words[2]}.py" if words[1] == "bench" else words[1])).read_text()
         assert [word for word in words[2:] if word.startswith("--") and word not in script] == [], line
     else:
         has_options(cli.app, words[1:])
