@@ -16,9 +16,6 @@ from fedprune.checkup.findings import Finding, State, good, skipped, trouble
 from fedprune.errors import ConfigError, FedpruneError
 from fedprune.pki.invitation import Invitation
 from fedprune_client.config import JOINED, joined_coordinator
-from fedprune_client.enrolling import root_of
-from fedprune_client.probing import answers
-from fedprune_client.tls_check import tls
 
 ASK = "Ask the coordinator's operator for an invitation"
 
@@ -86,6 +83,10 @@ def _the_way(way: Way) -> Iterator[Finding]:
         return
     if not open_:
         return
+    # gRPC is loaded when the way leads to it: what this machine says comes at once.
+    from fedprune_client.probing import answers
+    from fedprune_client.tls_check import tls
+
     found = tls(open_[0], way)
     yield found
     if found.state is not State.BAD:
@@ -98,6 +99,8 @@ def _invited(join: Invitation, addresses: list[str], timeout_s: float) -> Iterat
     yield found
     if not open_:
         return
+    from fedprune_client.enrolling import root_of
+
     try:
         root_of(join)
     except FedpruneError as error:

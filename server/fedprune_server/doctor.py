@@ -19,7 +19,6 @@ from fedprune.errors import ConfigError, FedpruneError
 from fedprune.pki.certificates import hosts_of
 from fedprune.pki.credentials import Credentials
 from fedprune_server.authority.office import AUTHORITY, ISSUING, LOCAL_HOSTS, ROOT, SERVER
-from fedprune_server.health import SERVING, state_of
 
 LOCAL, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
 RENEW = "Start the coordinator where issuing/ is, which renews it; or make it again with `fedprune certs issue`"
@@ -136,6 +135,9 @@ def _bind(host: str, port: int) -> None:
 
 def _taken(what: str, place: Place, port: int) -> Finding:
     """A port that somebody has: fine where a coordinator answers at the address to these certificates."""
+    # gRPC is loaded where somebody is to be asked: what this machine says comes at once.
+    from fedprune_server.health import SERVING, state_of
+
     host = LOCAL if place.host in EVERYWHERE else place.host
     address = f"[{host}]:{place.port}" if ":" in host else f"{host}:{place.port}"
     try:
