@@ -2,7 +2,7 @@
 
 Needs Chromium and Playwright.
 
-Example: python bench/browser.py --rounds 40
+Example: python bench/browser.py --rounds 200
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def in_browser(kind: str, rounds: int) -> dict[str, Any]:
         lines.end()
     # The first is the story of what was before.
     late = [1000 * (seen - lines.times[number - 1]) for number, seen in browser.drawn[1:] if number]
+    if not late:
+        raise SystemExit("the run was over before the page was open: give it more --rounds")
     found = {"rounds": len(late), "median_ms": statistics.median(late), "longest_ms": max(late)}
     print(
         f"{kind}: a browser shows a round {found['median_ms']:.0f} ms after it, at the longest {max(late):.0f} ms, "
@@ -106,7 +108,7 @@ def in_browser(kind: str, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=120)
     parser.add_argument("--round", choices=sorted(ROUNDS), action="append", help="which rounds; all without it")
     options = parser.parse_args()
     result = {kind: in_browser(kind, options.rounds) for kind in options.round or sorted(ROUNDS)}
