@@ -13,6 +13,7 @@ import shutil
 import statistics
 import threading
 import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,16 +67,18 @@ class Browser(threading.Thread):
         self.drawn: list[tuple[int, float]] = []
 
     def run(self) -> None:
-        from playwright.sync_api import Error, sync_playwright
+        from playwright.sync_api import sync_playwright
 
         with sync_playwright() as driver:
             flags = ["--no-sandbox"] if os.geteuid() == 0 else []
             page = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags).new_page()
             page.add_init_script(DRAWN)
             self.ready.set()
+            # A browser that is refused draws a page about it, for seconds: first see whether somebody serves.
             while not self.over.wait(LOOK_S):
-                with suppress(Error):
-                    page.goto(self._url)
+                with suppress(OSError):
+                    urllib.request.urlopen(self._url).close()
+                    page.goto(self._url, wait_until="commit")
                     break
             self.over.wait()
             self.drawn = page.evaluate("drawn")
