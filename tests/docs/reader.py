@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -150,13 +149,11 @@ class Reader:
         self.shell.wait(server, code)
 
     def answers(self, server: Started) -> None:
-        """Return when the coordinator takes connections."""
+        """Return when the coordinator serves: its port is open a moment earlier."""
+        way = ["--credentials", "certs/server"] if "--certs" in server.line else []
         until = time.monotonic() + LONGEST_S
         while self.shell.runs(server) and time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
+            asked = self.begins("health", f"127.0.0.1:{self.port}", *way)
+            if self.shell.ended(asked) == 0:
                 return
-        raise AssertionError(f"{server.line}: does not listen\n{server.said}")
+        raise AssertionError(f"{server.line}: does not serve\n{server.said}")

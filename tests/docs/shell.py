@@ -67,9 +67,13 @@ class Shell:
 
     def wait(self, started: Started, code: int = 0) -> str:
         """What it said in all, once it has ended, with this exit code."""
-        found = self._ask({"pid": started.pid})
+        found = self.ended(started)
         assert found == code, f"{started.line}: exit code {found}\n{started.said}"
         return started.said
+
+    def ended(self, started: Started) -> int:
+        """Its exit code, once it has ended."""
+        return int(self._ask({"pid": started.pid}))
 
     def runs(self, started: Started) -> bool:
         """Whether it has not ended by now."""
