@@ -25,6 +25,7 @@ from fedprune_server.deciding import Deciding
 from fedprune_server.desk import Desk
 from fedprune_server.output import Output
 from fedprune_server.placing import Placing
+from fedprune_server.prepared import Arrays
 from fedprune_server.pruner import Pruner
 from fedprune_server.recovery import Resumption, resumption
 from fedprune_server.run import Run
@@ -45,7 +46,10 @@ def build_run(
     versions = Versions(store, run_id, schema, Limits.of_update(schema))
     output = _output(site, config, folder, schema=schema)
     pruner = _pruner(site, config, schema)
-    resumed = _restore(site, config, run_id, store, versions, output, pruner)
+    # Drawn once: what clients compare theirs with is what the run begins with.
+    drawn = site.workshop.first_arrays(config)
+    first_sha256 = content_digest(schema, drawn)
+    resumed = _restore(site, config, store, versions, output, pruner, drawn)
     output.open(unpublished=resumed.unpublished if resumed else None)
     output.keep_mask(versions.latest.mask)
     choose = _chooser(config, schema, output)
@@ -58,7 +62,7 @@ def build_run(
         schema=schema,
         members=site.members,
         choose=choose,
-        first_sha256=content_digest(schema, site.workshop.first_arrays(config)),
+        first_sha256=first_sha256,
         epoch=lambda: versions.control.rollbacks if versions.control else 0,
     )
     state = resumed.state if resumed else Course(rules=_rules(site, config, pruner))
@@ -171,12 +175,13 @@ def _output(site: Site, config: RunConfig, folder: Path, *, schema: Schema) -> O
 
 
 def _restore(
-    site: Site, config: RunConfig, run_id: str, store: Store, versions: Versions, output: Output, pruner: Pruner
+    site: Site, config: RunConfig, store: Store, versions: Versions, output: Output, pruner: Pruner, drawn: Arrays
 ) -> Resumption | None:
     """Take up what is there; a run that was killed before its first version begins now."""
+    run_id = versions.run_id
     found = store.recover(run_id)
     if found.latest is None:
-        arrays, mask = site.workshop.first_arrays(config), Mask.full(versions.schema)
+        arrays, mask = dict(drawn), Mask.full(versions.schema)
         # A mask chosen before anybody trains is part of the first version, unless clients have to score it first.
         asks = pruner.needs(round=0, mask=mask) is not None
         proposal = None if asks else pruner.propose(round=0, weights=arrays, mask=mask, next_mask_version=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
 from fedprune.ledger import Kind
 from fedprune.report import read_document
@@ -23,6 +25,7 @@ from fedprune_server.plan import derive_seed
 from fedprune_server.serve import Server
 from fedprune_server.store import VersionRecord
 from fedprune_server.store.rowstore import RowStore
+from fedprune_server.workshop import Workshop
 
 from .federation import DATA, Federation, run_file, task_file, until
 
@@ -299,3 +302,20 @@ async def test_what_is_summed_while_it_comes_in_is_the_model_that_folding_gives(
     assert folds == 3
     summed, folded = model_of(tmp_path / "summed"), model_of(tmp_path / "folded")
     assert all(np.array_equal(summed[name], folded[name]) for name in folded)
+
+
+async def test_a_first_model_that_was_drawn_otherwise_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What clients compare theirs with is what the run begins with, even where two draws of one seed differ."""
+    draw, draws = Workshop.first_arrays, count(1)
+    begun = 2  # the first draw is the check before the run
+
+    def otherwise(workshop: Workshop, config: RunConfig) -> dict[str, Any]:
+        off = 1 if next(draws) == begun else 0
+        return {name: np.add(array, off).astype(array.dtype) for name, array in draw(workshop, config).items()}
+
+    monkeypatch.setattr(Workshop, "first_arrays", otherwise)
+    federation = Federation(tmp_path, task_file(tmp_path), [run_file("run.rounds=1")])
+    assert await federation.run()
+    assert [row.clients_counted for row in federation.rounds] == [3]
