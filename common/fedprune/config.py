@@ -141,8 +141,8 @@ class AggregationSection(Section):
     attackers: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
     """Share of the clients that multi_krum stands, and trimmed_mean and median with `mixing`."""
     mixing: bool = True
-    """For trimmed_mean and median: each update counts as the mean of those most like it, so that honest clients which differ
-    do not pull the middle about (Allouah et al., 2023); false takes the rules as they are in the books."""
+    """For trimmed_mean and median: each update counts as the mean of those most like it, so that honest clients which
+    differ do not pull the middle about (Allouah et al., 2023); false takes the rules as they are in the books."""
     damping: ShareOrZero = 0.2
     """With pruning.levels: a weight whose holders have less than this share of the round's examples moves less, in
     proportion; 0 lets a single client move it whole."""

@@ -22,7 +22,8 @@ class Options:
     `rate` is the step along the mean update (fedadam, fedyogi and fedadagrad want about 0.1), `momentum` the decay of
     the first moment and `second` of the second, `floor` keeps adaptive steps small where nothing moves. `trim` is the
     share cut at either end of trimmed_mean, `attackers` what multi_krum stands, and trimmed_mean and median with
-    `mixing`. With `clip_norm` above 0 longer updates are shortened to it first, whatever the rule. `damping` is for means over clients with masks of their own.
+    `mixing`. With `clip_norm` above 0 longer updates are shortened to it first, whatever the rule. `damping` is for
+    means over clients with masks of their own.
     """
 
     rate: float = 1.0

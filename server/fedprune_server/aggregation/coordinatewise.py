@@ -28,8 +28,9 @@ class TrimmedMean:
     """The mean of a weight's differences without the `trim` share (rounded up) at either end.
 
     A share of 0.5 leaves the middle one, or the middle two: the median. With `attackers` above 0, the share of updates
-    that may be hostile, each update is first replaced by the mean of the n - f most like it (`unlikeness`), itself among
-    them, f = ceil(share n): what honest clients differ in, which the middle alone is pulled about by, evens out (Allouah et al., 2023).
+    that may be hostile, each update is first replaced by the mean of the n - f most like it (`unlikeness`), itself
+    among them, f = ceil(share n): what honest clients differ in, which the middle alone is pulled about by, evens out
+    (Allouah et al., 2023, who take plain distance).
     """
 
     trim: float = 0.2

@@ -30,7 +30,8 @@ class MultiKrum:
 
     `attackers` is the share of updates that may be hostile, f = ceil(share n). An update's score is the sum of its
     `unlikeness` to its n - f - 2 nearest neighbours, where Blanchard et al. take squared distances; the n - f best are
-    handed to `inner`. Equal scores are settled by party name. The promise needs n >= 2 f + 3; a smaller round stands fewer attackers, and says so.
+    handed to `inner`. Equal scores are settled by party name. The promise needs n >= 2 f + 3; a smaller round stands
+    fewer attackers, and says so.
     """
 
     inner: Rule
