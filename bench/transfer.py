@@ -2,10 +2,11 @@
 
 A coordinator as it is served and a client as it runs, with a model of four million parameters that is trained in no
 time and travels raw. Up counts from the first byte of a result to its receipt: digests, checks and the synced disk
-included. Down counts a version less the time the client takes to put it to use. Runs of both kinds take turns;
-`bench/tls.py` has the bare gRPC connection.
+included. Down counts a version less the time the client takes to put it to use. One run of each kind is open, and
+they take turns round by round: from one pull to the next the other run stands still, so that each pair of figures
+is less than a second apart. `bench/tls.py` has the bare gRPC connection.
 
-Example: python bench/transfer.py --pairs 3
+Example: python bench/transfer.py --rounds 40
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedprune.pki.credentials import Credentials
@@ -43,7 +45,7 @@ TASK = Path(__file__).parent / "tasks" / "embedding.py"
 RUN = """
 [run]
 name = "transfer"
-rounds = 12
+rounds = %d
 evaluate_every = 0
 [clients]
 expect = 1
@@ -58,22 +60,35 @@ down = "raw"
 enrol_port = 0
 """
 PLAIN, TLS = "plain", "TLS"
+MOST_EVALUATION_BYTES = 1 << 10
 
 
 class Timed(Link):
-    """A link that remembers MiB a second of what it moved, by direction."""
+    """A link that remembers MiB a second of what it moved, by direction, and pulls only when it has the turn."""
 
-    up: list[float]
-    down: list[float]
+    def __init__(self, address: str, turn: asyncio.Lock, credentials: Credentials | None) -> None:
+        super().__init__(address, "one", say=lambda text: None, credentials=credentials)
+        self.up: list[float] = []
+        self.down: list[float] = []
+        self._turn, self._mine = turn, False
+
+    def pass_on(self) -> None:
+        """Let the other run have its round."""
+        if self._mine:
+            self._turn.release()
+        self._mine = False
 
     async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
         began_s = time.perf_counter()
         receipt = await super().submit(begin, frame, chunk_bytes=chunk_bytes)
-        self.up.append(len(frame) / (time.perf_counter() - began_s) / 2**20)
+        if len(frame) > MOST_EVALUATION_BYTES:
+            self.up.append(len(frame) / (time.perf_counter() - began_s) / 2**20)
         return receipt
 
     async def pull(self, run_id: str, replica: Replica, want: Version, apply: Apply) -> None:
         moved, applying_s = 0, 0.0
+        self.pass_on()
+        self._mine = await self._turn.acquire()
 
         async def counted(part: Any, data: memoryview) -> None:
             nonlocal moved, applying_s
@@ -87,10 +102,8 @@ class Timed(Link):
             self.down.append(moved / (time.perf_counter() - began_s - applying_s) / 2**20)
 
 
-async def moved(address: str, folder: Path, credentials: Credentials | None) -> tuple[float, float]:
-    """MiB a second up and down: medians of a run's rounds from the second on."""
-    link = Timed(address, "one", say=lambda text: None, credentials=credentials)
-    link.up, link.down = [], []
+async def moved(folder: Path, link: Timed) -> None:
+    """One client's whole run."""
     task, state = load_task(TASK), folder / "client"
     state.mkdir()
     model = build_model(task)
@@ -104,55 +117,64 @@ async def moved(address: str, folder: Path, credentials: Credentials | None) -> 
         residual=ResidualFile(folder=state, say=print),
         say=lambda text: None,
     )
-    await runner.run()
-    return median(link.up[1:]), median(link.down[1:])
-
-
-def one_run(folder: Path, certs: Path | None, credentials: Credentials | None) -> tuple[float, float]:
-    """A coordinator, its one client, and how fast things moved."""
-    folder.mkdir()
-    (folder / "run.toml").write_text(RUN)
-    address = f"127.0.0.1:{free_port()}"
-    serve = [
-        "serve",
-        str(folder / "run.toml"),
-        "--task",
-        str(TASK),
-        "--address",
-        address,
-        "--out",
-        str(folder / "runs"),
-    ]
-    serve += ["--certs", str(certs)] if certs is not None else []
-    with (folder / "log").open("w") as log:
-        coordinator = subprocess.Popen([sys.executable, "-m", "fedprune_server", *serve], stdout=log, stderr=log)
     try:
-        return asyncio.run(moved(address, folder, credentials))
+        await runner.run()
     finally:
-        coordinator.terminate()
-        coordinator.wait()
+        link.pass_on()
+
+
+def serve(folder: Path, rounds: int, certs: Path | None) -> tuple[str, subprocess.Popen[str]]:
+    """A coordinator in a process of its own, and its address."""
+    folder.mkdir()
+    (folder / "run.toml").write_text(RUN % rounds)
+    address = f"127.0.0.1:{free_port()}"
+    command = ["serve", str(folder / "run.toml"), "--task", str(TASK), "--address", address]
+    command += ["--out", str(folder / "runs")] + (["--certs", str(certs)] if certs is not None else [])
+    with (folder / "log").open("w") as log:
+        return address, subprocess.Popen(
+            [sys.executable, "-m", "fedprune_server", *command], stdout=log, stderr=log, text=True
+        )
+
+
+async def both(folder: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """MiB a second by kind and direction, a figure a round from the second on."""
+    now, turn = datetime.now(UTC), asyncio.Lock()
+    office = Office.found(folder / "certs", federation="bench", hosts=["127.0.0.1"], now=now)
+    mine = office.provide(folder / "one", Subject(federation="bench", role=Role.TRAINER, name="one"), now)
+    plain, plain_server = serve(folder / PLAIN, rounds, None)
+    tls, tls_server = serve(folder / TLS, rounds, office.folder)
+    links = {PLAIN: Timed(plain, turn, None), TLS: Timed(tls, turn, mine)}
+    try:
+        await asyncio.gather(*(moved(folder / kind, link) for kind, link in links.items()))
+    finally:
+        for server in (plain_server, tls_server):
+            server.terminate()
+            server.wait()
+    return {kind: {"up": link.up[1:], "down": link.down[1:]} for kind, link in links.items()}
+
+
+def interval(costs: list[float]) -> tuple[float, float]:
+    """Where the median of 95 of 100 resamples lies."""
+    draws = np.random.default_rng(0).choice(costs, size=(2000, len(costs)))
+    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
+    return float(low), float(high)
 
 
 def main() -> None:
     """Take turns, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=3, help="runs of each kind, in turn")
-    pairs = parser.parse_args().pairs
+    parser.add_argument("--rounds", type=int, default=40, help="rounds of each run, in turn")
+    rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    seen: dict[str, list[tuple[float, float]]] = {PLAIN: [], TLS: []}
     with tempfile.TemporaryDirectory() as name:
-        folder, now = Path(name), datetime.now(UTC)
-        office = Office.found(folder / "certs", federation="bench", hosts=["127.0.0.1"], now=now)
-        mine = office.provide(folder / "one", Subject(federation="bench", role=Role.TRAINER, name="one"), now)
-        for pair in range(pairs):
-            seen[PLAIN].append(one_run(folder / f"plain-{pair}", None, None))
-            seen[TLS].append(one_run(folder / f"tls-{pair}", office.folder, mine))
+        seen = asyncio.run(both(Path(name), rounds))
     print(f"{'':6}{PLAIN:>12}{TLS:>12}{'cost':>8}")
-    for index, way in enumerate(("up", "down")):
-        plain, tls = (median(row[index] for row in seen[kind]) for kind in (PLAIN, TLS))
-        costs = [1 - t[index] / p[index] for p, t in zip(seen[PLAIN], seen[TLS], strict=True)]
-        each = ", ".join(f"{cost:.1%}" for cost in costs)
-        print(f"{way:6}{plain:>6.0f} MiB/s{tls:>6.0f} MiB/s{median(costs):>8.1%}   pairs: {each}")
+    for way in ("up", "down"):
+        plain, tls = seen[PLAIN][way], seen[TLS][way]
+        costs = [1 - t / p for p, t in zip(plain, tls, strict=False)]
+        low, high = interval(costs)
+        print(f"{way:6}{median(plain):>6.0f} MiB/s{median(tls):>6.0f} MiB/s{median(costs):>8.1%}", end="")
+        print(f"   95 % of resampled medians: {low:.1%} to {high:.1%}, {len(costs)} pairs")
     print(f"kept in {keep('transfer', seen)}")
 
 
