@@ -24,7 +24,8 @@ import grpc
 
 from fedprune.pki.credentials import Credentials
 from fedprune_client.channels import CHANNEL_OPTIONS
-from fedprune_server.authority.office import OPERATOR, SERVER, Office
+from fedprune_server.authority.folder import OPERATOR, SERVER
+from fedprune_server.authority.office import Office
 from fedprune_server.listening import SERVER_OPTIONS
 from fedprune_server.tls import Presented
 

@@ -63,7 +63,10 @@ def check(way: Way | None, *, state: Path) -> Iterator[Finding]:
         yield skipped("coordinator", "name one as HOST:PORT, or give --join LINE, to try the way to it")
         return
     if way.credentials is not None:
-        held = machine.certificate(way.credentials, next_step=ASK)
+        # Cryptography is loaded where there is a certificate: what the machine says comes at once.
+        from fedprune.checkup import papers
+
+        held = papers.certificate(way.credentials, next_step=ASK)
         yield held
         if held.state is State.BAD:
             return

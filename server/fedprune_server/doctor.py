@@ -16,9 +16,7 @@ from fedprune.addresses import is_loopback
 from fedprune.checkup import machine, reach
 from fedprune.checkup.findings import Finding, State, bad, good, skipped, warning
 from fedprune.errors import ConfigError, FedpruneError
-from fedprune.pki.certificates import hosts_of
-from fedprune.pki.credentials import Credentials
-from fedprune_server.authority.office import AUTHORITY, ISSUING, LOCAL_HOSTS, ROOT, SERVER
+from fedprune_server.authority.folder import AUTHORITY, ISSUING, LOCAL_HOSTS, ROOT, SERVER
 
 LOCAL, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
 RENEW = "Start the coordinator where issuing/ is, which renews it; or make it again with `fedprune certs issue`"
@@ -79,7 +77,10 @@ def _certificates(place: Place) -> Iterator[Finding]:
                 "certificate", f"none, for {place.address}", "fedprune certs init HOST, with the name clients dial"
             )
         return
-    found = machine.certificate(shown, next_step=RENEW)
+    # Cryptography is loaded where there is a certificate: what the machine says comes at once.
+    from fedprune.checkup import papers
+
+    found = papers.certificate(shown, next_step=RENEW)
     yield found
     if found.state is State.BAD:
         return
@@ -89,6 +90,9 @@ def _certificates(place: Place) -> Iterator[Finding]:
 
 def _names(shown: Path, place: Place) -> Iterator[Finding]:
     """Whether the names in the certificate are names of a machine at all, and there are others than this machine's own."""
+    from fedprune.pki.certificates import hosts_of
+    from fedprune.pki.credentials import Credentials
+
     hosts = [host for host in hosts_of(Credentials.load(shown).leaf) if host not in LOCAL_HOSTS]
     if not hosts and not is_loopback(place.address):
         yield bad(

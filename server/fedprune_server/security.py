@@ -16,7 +16,8 @@ import grpc
 from fedprune.errors import FedpruneError
 from fedprune.v1 import enrolment_pb2_grpc as rpc
 from fedprune_server.admission import Certified
-from fedprune_server.authority.office import REGISTER, SERVER, Office
+from fedprune_server.authority.folder import REGISTER, SERVER
+from fedprune_server.authority.office import Office
 from fedprune_server.enrolment import RenewalService, listen
 from fedprune_server.interceptors import Admission, Claimed
 from fedprune_server.knocking import Knocks

@@ -24,7 +24,8 @@ from fedprune_client.enrolling import enrolled
 from fedprune_client.probing import same_clock, same_version
 from fedprune_client.tls_check import tls
 from fedprune_server import doctor as server
-from fedprune_server.authority.office import ROOT, Office
+from fedprune_server.authority.folder import ROOT
+from fedprune_server.authority.office import Office
 
 from .federation import Federation, run_file, task_file, until
 

@@ -23,7 +23,8 @@ from fedprune_client.enrolling import enrolled
 from fedprune_client.renewing import renewed
 from fedprune_client.transport import Link
 from fedprune_server import audit
-from fedprune_server.authority.office import ROOT, Office
+from fedprune_server.authority.folder import ROOT
+from fedprune_server.authority.office import Office
 from fedprune_server.store import verify
 
 from .federation import Federation, MakeLink, Site, refused, run_file, task_file, until

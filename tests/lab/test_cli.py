@@ -13,12 +13,14 @@ from fedprune_lab import cli
 from fedprune_server import app as server_app
 
 HEAVY = ("torch", "grpc", "numpy", "pydantic", "rich", "asyncio", "cryptography")
-PROBE = f"""
+# Typer loads pydantic itself to read a command line with arguments.
+HEAVY_AT_WORK = ("torch", "grpc", "google.protobuf", "numpy", "rich", "asyncio", "cryptography", "sqlite3", "starlette")
+PROBE = """
 import sys
-from {{module}} import {{function}}
-code = {{function}}(["--help"])
-heavy = [name for name in {HEAVY} if name in sys.modules]
-sys.exit(f"imported for --help: {{{{heavy}}}}" if heavy else code)
+from {module} import {function}
+code = {function}({words})
+heavy = [name for name in {heavy} if name in sys.modules]
+sys.exit(f"imported for {words}: {{heavy}}" if heavy else code)
 """
 
 
@@ -27,10 +29,18 @@ sys.exit(f"imported for --help: {{{{heavy}}}}" if heavy else code)
     [("fedprune_lab.cli", "run"), ("fedprune_server.app", "main"), ("fedprune_client.app", "main")],
 )
 def test_help_loads_nothing_heavy(module: str, function: str) -> None:
-    probe = PROBE.format(module=module, function=function)
+    probe = PROBE.format(module=module, function=function, words=["--help"], heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage: fedprune" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["list"], ["doctor", "server", "--address", "127.0.0.1:1"], ["doctor", "client"]])
+def test_what_answers_at_once_loads_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    probe = PROBE.format(module="fedprune_lab.cli", function="run", words=words, heavy=HEAVY_AT_WORK)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "imported for" not in done.stderr
+    assert done.stdout
 
 
 @pytest.mark.parametrize("words", cli.verbs(), ids=" ".join)

@@ -9,14 +9,10 @@ import shutil
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fedprune.checkup.findings import Finding, bad, good, trouble, warning
-from fedprune.errors import FedpruneError
-from fedprune.pki.certificates import hosts_of
-from fedprune.pki.credentials import Credentials
+from fedprune.checkup.findings import Finding, bad, good, warning
 
 PACKAGES = ("fedprune", "grpcio", "protobuf", "numpy", "zstandard", "torch")
 OLDEST_PYTHON = (3, 11)
@@ -70,23 +66,6 @@ def clock() -> Finding:
     if sys.platform == "linux" and _is_adrift():
         return warning("clock", f"{now}; no time service keeps it", "Run an NTP client, such as chrony")
     return good("clock", now)
-
-
-def certificate(folder: Path, *, next_step: str) -> Finding:
-    """Whether a folder of credentials is whole and valid by this machine's clock: for whom, and until when."""
-    try:
-        held = Credentials.load(folder)
-        held.check_current(datetime.now(UTC), next_step=next_step)
-        subject, hosts = held.subject, hosts_of(held.leaf)
-    except FedpruneError as error:
-        return trouble("certificate", error, next_step)
-    reached = f", for {', '.join(hosts)}" if hosts else ""
-    seen = f"{subject.role} {subject.name}{reached}, until {held.leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-    if held.due(datetime.now(UTC)):
-        return warning(
-            "certificate", f"{seen}: its renewal is due", f"It renews while its holder runs. Else: {next_step}"
-        )
-    return good("certificate", seen)
 
 
 def _write_and_sync(folder: Path) -> float:

@@ -52,7 +52,8 @@ def init(hosts: Hosts = None, certs: Certs = CERTS, federation: Federation = "fe
     Example: fedprune certs init fl.example.org 10.0.0.5
     """
     from fedprune.pki.certificates import fingerprint
-    from fedprune_server.authority.office import OPERATOR, ROOT, SERVER, Office
+    from fedprune_server.authority.folder import OPERATOR, ROOT, SERVER
+    from fedprune_server.authority.office import Office
 
     named = hosts or [socket.gethostname()]
     office = Office.found(certs, federation=federation, hosts=named, now=datetime.now(UTC))
@@ -127,7 +128,8 @@ def rotate(root: RootFolder = None, new_root: NewRoot = False, certs: Certs = CE
     Example: fedprune certs rotate --root /media/stick/root
     """
     from fedprune.pki.certificates import fingerprint
-    from fedprune_server.authority.office import ROOT, Office
+    from fedprune_server.authority.folder import ROOT
+    from fedprune_server.authority.office import Office
 
     office = Office(certs)
     office.rotate(datetime.now(UTC), root_folder=root or certs / ROOT, new_root_too=new_root)

@@ -11,7 +11,8 @@ from fedprune.pki.certificates import fingerprint, hosts_of
 from fedprune.pki.credentials import Credentials
 from fedprune.pki.invitation import Invitation
 from fedprune.pki.subject import Role
-from fedprune_server.authority.office import LOCAL_HOSTS, REGISTER, SERVER, Office
+from fedprune_server.authority.folder import LOCAL_HOSTS, REGISTER, SERVER
+from fedprune_server.authority.office import Office
 from fedprune_server.authority.register import Issued, Register
 
 PORT = 7400

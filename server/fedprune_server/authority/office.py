@@ -36,13 +36,9 @@ from fedprune.pki.certificates import (
 from fedprune.pki.credentials import TRUST, Credentials
 from fedprune.pki.keys import PublicKey, identity_of, key_pem, new_key, read_key
 from fedprune.pki.subject import Role, Subject
+from fedprune_server.authority.folder import AUTHORITY, ISSUING, LOCAL_HOSTS, OPERATOR, REGISTER, ROOT, SERVER
 from fedprune_server.authority.register import Invited, Issued, Register
 
-ROOT, ISSUING, SERVER, OPERATOR = "root", "issuing", "server", "operator"
-REGISTER = "register.sqlite"
-AUTHORITY = "authority.pem"
-# Under these the coordinator is always reached by itself.
-LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 TOKEN_BYTES = 16
 LIVES = {
     Role.TRAINER: CLIENT_LIFE,

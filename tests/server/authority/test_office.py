@@ -16,7 +16,8 @@ from fedprune.pki import keys
 from fedprune.pki.certificates import CLIENT_LIFE, hosts_of, subject_of
 from fedprune.pki.credentials import Credentials
 from fedprune.pki.subject import Role, Subject
-from fedprune_server.authority.office import AUTHORITY, ISSUING, OPERATOR, REGISTER, ROOT, SERVER, Office
+from fedprune_server.authority.folder import AUTHORITY, ISSUING, OPERATOR, REGISTER, ROOT, SERVER
+from fedprune_server.authority.office import Office
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
