@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedprune.batches import batches, examples_in
 from fedprune.errors import TaskError
 from fedprune.mask import Mask
+from fedprune.report import FlopsReport
 from fedprune.task import Task
 from fedprune.tensor import Schema
 
@@ -37,6 +38,11 @@ class Cost:
         """Operations for one example under `mask`."""
         alive = sum(self.per_weight[name] * int(bits.sum()) for name, bits in mask.alive.items())
         return OPERATIONS * (self.fixed + alive)
+
+    def report(self, mask: Mask) -> FlopsReport:
+        """The figures of a run that ended with `mask`."""
+        each = {name: OPERATIONS * operations for name, operations in self.per_weight.items()}
+        return FlopsReport(dense=self.flops(Mask.full(mask.schema)), left=self.flops(mask), per_weight=each)
 
 
 def forward_cost(task: Task, model: nn.Module, schema: Schema, data: Any) -> Cost:

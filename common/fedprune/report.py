@@ -43,6 +43,21 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlopsReport:
+    """Operations for one example, forward and loss: of the `dense` model, of what was `left` at the end, and of each
+    weight of each prunable tensor."""
+
+    dense: float
+    left: float
+    per_weight: dict[str, float]
+
+    def of_layer(self, layer: LayerReport) -> float | None:
+        """Operations of the weights that a change of the mask left of a layer."""
+        each = self.per_weight.get(layer.name)
+        return None if each is None else each * layer.alive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialReport:
     """A pruning step on approval, when it was decided: proposed with the version of `round`; `drop` is the mean drop of
     accuracy over `pairs` clients against the best accepted model, `low` and `high` its interval."""
@@ -155,6 +170,9 @@ class RunReport:
     environment: dict[str, str] = field(default_factory=dict)
     pruning_outcome: str = ""
     after_last_round: Traffic = field(default_factory=Traffic)
+    flops: FlopsReport | None = None
+    flops_unavailable: str | None = None
+    client_densities: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -173,6 +191,9 @@ class RunReport:
         environment: Mapping[str, str] | None = None,
         pruning_outcome: str = "",
         moved: Traffic | None = None,
+        flops: FlopsReport | None = None,
+        flops_unavailable: str | None = None,
+        client_densities: Mapping[str, float] | None = None,
     ) -> RunReport:
         """Everything that follows from the rounds, in their order, and the facts that do not. `moved` is the payload of
         the whole run, where it is known."""
@@ -195,6 +216,9 @@ class RunReport:
             environment=dict(environment or {}),
             pruning_outcome=pruning_outcome,
             after_last_round=_beyond(moved, rounds),
+            flops=flops,
+            flops_unavailable=flops_unavailable,
+            client_densities=dict(client_densities or {}),
         )
 
     def to_dict(self) -> dict[str, Any]:

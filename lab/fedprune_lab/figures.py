@@ -20,6 +20,11 @@ def size(count: int | None) -> str:
     return f"{count} B"
 
 
+def count(value: float | None) -> str:
+    """How many of something, in whole numbers: "12,345"."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
 def percent(share: float | None, *, digits: int = 1) -> str:
     """A share as a percentage: "97.2 %"."""
     return UNKNOWN if share is None else f"{100 * share:.{digits}f} %"

@@ -1,11 +1,11 @@
-"""`fedprune inspect RUN`: how many weights each layer had left after each change of the mask.
+"""`fedprune inspect RUN`: how many weights each layer had left after each change of the mask, and what they compute.
 
 Read from the run's report; the coordinator wrote the counts when it changed the mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ def run(path: Path) -> dict[str, Any]:
         ],
         "trials": [asdict(row.trial) | {"decided": row.round} for row in report.rounds if row.trial],
         "outcome": report.pruning_outcome,
+        "flops": None if report.flops is None else asdict(report.flops),
     }
 
 
@@ -56,9 +57,20 @@ def lines(whole: dict[str, Any]) -> Iterator[str]:
         counts = [m["layers"][name] for m in masks]
         shares = "".join(f"{c['alive'] / c['size']:>10.1%}" for c in counts)
         yield f"{name:<{width}}{counts[0]['size']:>12,}{shares}"
+    if flops := whole["flops"]:
+        yield from _operations(masks, flops, width)
     for trial in whole["trials"]:
         drop = "" if trial["drop"] is None else f", {100 * trial['drop']:.2f} points lost over {trial['pairs']} clients"
         tried = f"density {trial['density_tried']:.3g} tried with round {trial['round']}"
         yield f"{tried}: {trial['decision']} after round {trial['decided']}{drop}"
     if whole["outcome"]:
         yield whole["outcome"]
+
+
+def _operations(masks: Sequence[dict[str, Any]], flops: dict[str, Any], width: int) -> Iterator[str]:
+    """The operations for an example, in all and layer by layer after the last change."""
+    share = flops["left"] / flops["dense"] if flops["dense"] else 1.0
+    yield f"operations for an example: {flops['left']:,.0f} of {flops['dense']:,.0f}, {share:.1%}"
+    for name, layer in masks[-1]["layers"].items():
+        each = flops["per_weight"].get(name, 0.0)
+        yield f"  {name:<{width}}{each * layer['alive']:>14,.0f} of {each * layer['size']:,.0f}"

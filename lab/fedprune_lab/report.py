@@ -44,6 +44,8 @@ def notes(run: RunReport) -> list[str]:
         found.append(f"accuracy is measured on {run.accuracy_source}")
     if run.socket_unavailable:
         found.append(f"no socket bytes: {run.socket_unavailable}")
+    if run.flops_unavailable:
+        found.append(f"operations are not counted: {run.flops_unavailable}")
     if run.steady_state is None:
         found.append(f"no steady state: fewer than {FEWEST_STEADY_ROUNDS} rounds after the last mask change")
     return found
@@ -94,6 +96,8 @@ ROWS = (
     (f"accuracy, mean of last {LAST_ROUNDS}", lambda run: figures.percent(run.final.accuracy_last_rounds)),
     ("density of prunable weights", lambda run: figures.percent(run.final.density)),
     ("density of all weights (q)", lambda run: figures.percent(run.q)),
+    ("operations for an example", lambda run: figures.count(run.flops and run.flops.left)),
+    ("operations of the dense model", lambda run: figures.count(run.flops and run.flops.dense)),
     ("rounds", lambda run: str(run.totals.rounds)),
     ("payload up", lambda run: figures.size(run.totals.payload.up)),
     ("payload down", lambda run: figures.size(run.totals.payload.down)),

@@ -171,6 +171,7 @@ def _output(site: Site, config: RunConfig, folder: Path, *, schema: Schema) -> O
         on_round=lambda row: site.watch(config, row),
         on_end=site.finished,
         at=site.failpoint,
+        count=lambda: site.workshop.counted(config),
     )
 
 

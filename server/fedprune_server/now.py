@@ -40,6 +40,8 @@ def _client(member: Member, run: Run | None, offset_s: float) -> dict[str, Any]:
     if run is not None:
         moved = run.accounts.moved(member.index)
         found |= {"up": moved.up, "down": moved.down, "link": run.accounts.links.get(member.index)}
+        if (density := run.density_of(member.index)) is not None:
+            found["density"] = density
     return found
 
 

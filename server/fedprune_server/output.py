@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from fedprune import __version__
 from fedprune.codec import encode_mask_set
 from fedprune.config import RunConfig
 from fedprune.errors import StoreError
+from fedprune.flops import Cost
 from fedprune.idle import idle_warnings, shrinkers
 from fedprune.ledger import Entry, Ledger
 from fedprune.mask import Mask
@@ -44,7 +45,7 @@ UNRECORDED = ("state", "log.jsonl")
 @dataclass(slots=True, kw_only=True)
 class Output:
     """The folder of one run. `on_round` is told of each round that is complete, evaluation included; `on_end` of the
-    whole run, when all its files are written."""
+    whole run, when all its files are written. `count` gives the operations of the model, or why they are not known."""
 
     folder: Path
     config: RunConfig
@@ -54,6 +55,7 @@ class Output:
     on_round: Callable[[RoundReport], None]
     on_end: Callable[[RunReport], None]
     at: Callable[[str], None]
+    count: Callable[[], Cost | str]
     clients: int = 0
     rounds: dict[int, RoundReport] = field(default_factory=dict)
     _warnings: list[str] = field(default_factory=list)
@@ -179,8 +181,17 @@ class Output:
             (self.folder / "masks").mkdir(exist_ok=True)
             (self.folder / "masks" / f"v{mask.version}.mask").write_bytes(encode_mask_set(mask))
 
-    def ended(self, effect: EndRun, latest: Prepared, entries: Sequence[Entry], *, pruning_outcome: str) -> RunReport:
+    def ended(
+        self,
+        effect: EndRun,
+        latest: Prepared,
+        entries: Sequence[Entry],
+        *,
+        pruning_outcome: str,
+        client_densities: Mapping[str, float],
+    ) -> RunReport:
         """Write the report, the model and the ledger."""
+        counted = self.count()
         report = RunReport.of(
             name=self.config.run.name,
             outcome=effect.outcome,
@@ -195,6 +206,9 @@ class Output:
             environment=environment(),
             pruning_outcome=pruning_outcome,
             moved=rows.payload(entries),
+            client_densities=client_densities,
+            flops=None if isinstance(counted, str) else counted.report(latest.mask),
+            flops_unavailable=counted if isinstance(counted, str) else None,
         )
         with self._writing():
             self._save_model(latest)

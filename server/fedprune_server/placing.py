@@ -43,6 +43,15 @@ class Placing:
         """The level of the round before: what it evaluates is what it holds."""
         return self._chosen.get(client) or self.choose(client)
 
+    def held(self, client: int, *, most: float) -> float:
+        """The density of what a client holds of a run whose mask has the density `most`."""
+        return min(self._chosen.get(client, most), most)
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """Those that hold a level, in order; none where all hold the whole model."""
+        return tuple(sorted(self._chosen))
+
     def take_over(self, chosen: Mapping[int, float]) -> None:
         """Go on with what an earlier process had chosen; what it had measured is measured again."""
         self._chosen.update(chosen)

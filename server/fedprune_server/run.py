@@ -91,6 +91,11 @@ class Run:
         self.accounts.round = self.state.round
         self._carry_out(rounds.resume(self.state))
 
+    def density_of(self, client: int) -> float | None:
+        """What a client holds, where clients hold a part of the model each."""
+        placing = self._settling.placing
+        return placing.held(client, most=self._versions.latest.mask.density) if client in placing.clients else None
+
     def dispatch(self, event: events.Event) -> None:
         """Let something happen to the run."""
         self._carry_out(rounds.step(self.state, event))

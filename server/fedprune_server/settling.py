@@ -110,7 +110,14 @@ class Settling:
         self.store.collect_garbage()
         control = self.versions.control
         outcome = control.outcome if control else ""
-        self.output.ended(effect, self.versions.latest, self.store.entries(self.run_id), pruning_outcome=outcome)
+        density = self.versions.latest.mask.density
+        self.output.ended(
+            effect,
+            self.versions.latest,
+            self.store.entries(self.run_id),
+            pruning_outcome=outcome,
+            client_densities={str(c): self.placing.held(c, most=density) for c in self.placing.clients},
+        )
 
     @property
     def untidy(self) -> bool:

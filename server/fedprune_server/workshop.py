@@ -6,8 +6,9 @@ evaluator, and the clients score the model on what they held out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from fedprune.config import RunConfig
-from fedprune.errors import ConfigError
+from fedprune.errors import ConfigError, TaskError
 from fedprune.evaluation import evaluate
 from fedprune.flops import Cost, forward_cost
 from fedprune.task import Task, load_task
@@ -30,12 +31,14 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """A task with its model built once; `schema` has the natural roles."""
+    """A task with its model built once; `schema` has the natural roles. `_data` is what `test_data` gave, once it was
+    asked."""
 
     task: Task
     model: nn.Module
     schema: Schema
     frozen_digest: str
+    _data: list[Any] = field(default_factory=list, repr=False)
 
     @classmethod
     def open(cls, path: Path, *, seed: int) -> Workshop:
@@ -58,16 +61,30 @@ class Workshop:
             return read_weights(config.run.init, self.schema)
         return dict(to_arrays(build_model(self.task, seed=config.run.seed), self.schema))
 
+    def test_data(self) -> Any | None:
+        """The coordinator's own test data, read once; None where the task has none here."""
+        if not self._data:
+            self._data.append(self.task.test_data() if self.task.test_data is not None else None)
+        return self._data[0]
+
     def cost(self, config: RunConfig) -> Cost | None:
         """What the model computes for one example, where the run file has a budget of it and there is an example."""
-        if "flops" not in config.pruning.budget or self.task.test_data is None:
+        if "flops" not in config.pruning.budget or self.test_data() is None:
             return None
-        data = self.task.test_data()
-        return None if data is None else forward_cost(self.task, self.model, self.schema_for(config), data)
+        return forward_cost(self.task, self.model, self.schema_for(config), self.test_data())
+
+    def counted(self, config: RunConfig) -> Cost | str:
+        """What the model computes for one example, or why nobody can tell here."""
+        if self.test_data() is None:
+            return "the coordinator has no example: the task has no `test_data()` here"
+        try:
+            return forward_cost(self.task, self.model, self.schema_for(config), self.test_data())
+        except TaskError as error:
+            return str(error)
 
     def evaluator(self) -> Evaluator | None:
         """What scores a model on the coordinator's own test data; None when the task has none here."""
-        data = self.task.test_data() if self.task.test_data is not None else None
+        data = self.test_data()
         if data is None:
             return None
 

@@ -67,6 +67,7 @@ async def test_each_client_moves_as_many_bytes_as_it_holds(tmp_path: Path) -> No
     for row in ledger(tmp_path):
         if row["kind"] == "values" and int(row["round"]) >= 5:
             moved[int(row["client"]), row["direction"]] += int(row["bytes"])
+    assert run.report.client_densities == {"0": 0.25, "1": 0.5, "2": 1.0}
     free, prunable = 400 + 60 + 3 * 61, 6 * 400 + 400 * 60
     for direction in ("up", "down"):
         for client, density in enumerate((0.25, 0.5, 1.0)):

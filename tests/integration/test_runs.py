@@ -145,6 +145,8 @@ async def test_without_test_data_the_clients_evaluate_what_they_held_out(tmp_pat
     assert [r.round for r in federation.rounds] == [1, 2, 3, 4]
     assert all(r.accuracy is not None and 0 <= r.accuracy <= 1 for r in federation.rounds)
     assert federation.report.final.accuracy == federation.rounds[-1].accuracy
+    assert federation.report.flops is None
+    assert "no `test_data()`" in (federation.report.flops_unavailable or "")
 
 
 async def test_two_runs_in_turn_with_the_same_clients(tmp_path: Path) -> None:
@@ -196,6 +198,11 @@ async def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "run"
     (report,) = read_document((folder / "report.json").read_text(), name="report.json")
     assert report.outcome == "finished"
+    assert report.flops is not None
+    first, second, last = 6 * 24, 24 * 16, 16 * 3
+    assert report.flops.dense == 2 * (first + second + last)
+    # The last layer is not pruned by itself.
+    assert report.flops.left == pytest.approx(2 * ((first + second) * report.final.density + last))
     lines = (folder / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4]
     assert (folder / "config.toml").read_text() == config.to_toml()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedprune.report import LayerReport, RoundReport, RunReport, TrialReport, document
+from fedprune.report import FlopsReport, LayerReport, RoundReport, RunReport, TrialReport, document
 from fedprune.traffic import Traffic
 from fedprune_lab import cli, inspect_run
 
@@ -45,6 +45,18 @@ def test_a_column_for_each_change(folder: Path) -> None:
         "a               1,000     50.0%     12.5%",
         "long.name          50    100.0%     50.0%",
     ]
+
+
+def test_operations_follow_the_layers(tmp_path: Path) -> None:
+    flops = FlopsReport(dense=2_100.0, left=300.0, per_weight={"a": 2.0, "long.name": 2.0})
+    report = RunReport.of(name="ward", outcome="finished", rounds=[changed(3, 125, 25)], flops=flops)
+    (tmp_path / "report.json").write_text(json.dumps(document([report])))
+    assert list(inspect_run.lines(inspect_run.run(tmp_path)))[-3:] == [
+        "operations for an example: 300 of 2,100, 14.3%",
+        "  a                   250 of 2,000",
+        "  long.name            50 of 100",
+    ]
+    assert inspect_run.run(tmp_path)["flops"]["left"] == 300.0
 
 
 def test_steps_on_approval_are_told(tmp_path: Path) -> None:

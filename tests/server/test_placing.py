@@ -39,6 +39,15 @@ def test_names_and_identities_are_set_by_hand_and_the_first_that_fits_counts() -
     assert found.choose(1) == 0.2
 
 
+def test_who_holds_a_level_holds_no_more_than_the_run_has() -> None:
+    found = placing({"site-2": 1.0, "site-*": 0.2})
+    assert not found.clients
+    for client in (2, 1):
+        found.choose(client)
+    assert found.clients == (1, 2)
+    assert [found.held(client, most=0.5) for client in (1, 2)] == [0.2, 0.5]
+
+
 @pytest.mark.parametrize(
     ("work_s", "bytes_per_s", "level"),
     [(0.0, 1200 / 10, 1.0), (0.0, 1199 / 10, 0.2), (6.0, 100.0, 0.2), (6.1, 100.0, 0.05), (60.0, 1e9, 0.05)],

@@ -132,6 +132,7 @@ def _tiles(run: RunReport) -> str:
     tiles = (
         ("accuracy", figures.percent(run.final.accuracy), run.accuracy_source or "not measured"),
         ("weights left", figures.percent(run.final.density), f"{figures.percent(run.q)} of all weights"),
+        *_operations(run),
         (
             "moved",
             figures.size(moved_in_all.both),
@@ -146,6 +147,15 @@ def _tiles(run: RunReport) -> str:
     )
     cells = (f"<div><h2>{escape(a)}</h2><b>{escape(b)}</b><p>{escape(c)}</p></div>" for a, b, c in tiles)
     return f'<section class="tiles" aria-label="{escape(run.name)}">{"".join(cells)}</section>'
+
+
+def _operations(run: RunReport) -> list[tuple[str, str, str]]:
+    """The tile of what an example costs, where that was counted."""
+    if run.flops is None:
+        return []
+    share = run.flops.left / run.flops.dense if run.flops.dense else None
+    left, dense = figures.count(run.flops.left), figures.count(run.flops.dense)
+    return [("operations", left, f"for an example, {figures.percent(share)} of {dense} dense")]
 
 
 def _masks(run: str, layers: Mapping[str, bytes]) -> str:

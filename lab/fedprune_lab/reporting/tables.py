@@ -11,6 +11,8 @@ from fedprune_lab.comparison import compare
 from fedprune_lab.lines import moved
 from fedprune_lab.report import ROWS
 
+BESIDE = "dense, same codec: not in this report; name the dense run first, `fedprune report DENSE RUN`"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -26,7 +28,7 @@ def tables(runs: Sequence[RunReport]) -> list[Table]:
     """All tables of a report, those for all runs first; empty ones are left out."""
     found = [sums(runs), *comparisons(runs)]
     for run in runs:
-        found += [ledger(run), layers(run), decisions(run), trials(run), rounds(run)]
+        found += [ledger(run), layers(run), holders(run), decisions(run), trials(run), rounds(run)]
     return [table for table in found if table.rows]
 
 
@@ -37,10 +39,23 @@ def sums(runs: Sequence[RunReport]) -> Table:
 
 
 def comparisons(runs: Sequence[RunReport]) -> list[Table]:
-    """Each later run held against the first, where that one is dense."""
+    """Each run held against its controls: raw dense always, and the first run's own bytes where that one is dense."""
     if len(runs) < 2 or runs[0].final.density < 1.0:
-        return []
+        return [_against_raw(run) for run in runs if run.rounds]
     return [_comparison(runs[0], run) for run in runs[1:]]
+
+
+def _against_raw(run: RunReport) -> Table:
+    """The control that needs no second run; and how to get the other."""
+    rows = []
+    for label, span in (("whole run", run.totals), ("steady state", run.steady_state)):
+        if span is not None:
+            ratio = span.socket_ratio or span.payload_ratio
+            rows.append((f"{label}, raw dense", *(figures.times(r) for r in (ratio.up, ratio.down, ratio.both))))
+    rows.append((BESIDE, figures.UNKNOWN, figures.UNKNOWN, figures.UNKNOWN))
+    measured_on = "socket" if run.totals.socket_ratio else "payload"
+    title = f"{run.name} against its controls: how many times fewer {measured_on} bytes"
+    return Table(title=title, head=("", "up", "down", "both"), rows=tuple(rows))
 
 
 def _comparison(dense: RunReport, pruned: RunReport) -> Table:
@@ -54,7 +69,7 @@ def _comparison(dense: RunReport, pruned: RunReport) -> Table:
                     rows.append((f"{label}, {baseline}", *cells))
     change = figures.points(None if found.accuracy_gap is None else -found.accuracy_gap)
     rows.append(("accuracy, points", "", "", change))
-    title = f"{found.pruned} against {found.dense}: how many times fewer {found.measured_on} bytes"
+    title = f"{found.pruned} against its control {found.dense}: how many times fewer {found.measured_on} bytes"
     return Table(title=title, head=("", "up", "down", "both"), rows=tuple(rows))
 
 
@@ -74,13 +89,20 @@ def layers(run: RunReport) -> Table:
             f"{layer.size:,}",
             f"{layer.alive:,}",
             figures.percent(layer.alive / layer.size if layer.size else None),
+            figures.count(run.flops.of_layer(layer) if run.flops else None),
             layer.score or figures.UNKNOWN,
             f"{layer.floor_trimmed:,}",
         )
         for layer in (change.layers if change else ())
     )
-    head = ("layer", "weights", "alive", "density", "ranked by", "held by a floor")
+    head = ("layer", "weights", "alive", "density", "operations", "ranked by", "held by a floor")
     return Table(title=f"{run.name}: layers", head=head, rows=rows)
+
+
+def holders(run: RunReport) -> Table:
+    """What each client held at the end, where clients hold a part of the model each."""
+    rows = tuple((client, figures.percent(density)) for client, density in run.client_densities.items())
+    return Table(title=f"{run.name}: what each client holds", head=("client", "density"), rows=rows)
 
 
 def decisions(run: RunReport) -> Table:

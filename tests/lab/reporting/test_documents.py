@@ -16,10 +16,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from fedprune.errors import LocalError
-from fedprune.report import LayerReport, RunReport, TrialReport, document
+from fedprune.report import FlopsReport, LayerReport, RunReport, TrialReport, document
 from fedprune_lab import cli, figures
 from fedprune_lab.reporting import files, html, text
-from fedprune_lab.reporting.tables import tables
+from fedprune_lab.reporting.tables import BESIDE, tables
 
 MakeRun = Callable[..., RunReport]
 
@@ -94,6 +94,41 @@ def test_the_run_file_and_the_machine_are_told(pruned: RunReport) -> None:
 def test_decisions_say_what_was_cut(pruned: RunReport) -> None:
     (decisions,) = [table for table in tables([pruned]) if "decisions" in table.title]
     assert decisions.rows == (("2", "100.0 % to 12.5 %", "63", "0", "90.2 %"),)
+
+
+def test_operations_are_told_for_the_model_and_each_layer(pruned: RunReport) -> None:
+    counted = replace(pruned, flops=FlopsReport(dense=1440.0, left=180.0, per_weight={"small": 20.0, "large<b>": 20.0}))
+    (layers,) = [table for table in tables([counted]) if table.title.endswith("layers")]
+    column = layers.head.index("operations")
+    assert [row[column] for row in layers.rows] == ["80", "100"]
+    assert "for an example, 12.5 % of 1,440 dense" in Page(html.document([counted], {})).text
+    assert "| operations for an example | 180 |" in text.markdown([counted])
+
+
+def test_operations_that_nobody_counted_are_explained(pruned: RunReport) -> None:
+    page = Page(html.document([replace(pruned, flops_unavailable="there is no example")], {}))
+    assert "operations are not counted: there is no example" in page.text
+
+
+def test_a_run_alone_names_its_controls(pruned: RunReport) -> None:
+    (controls,) = [table for table in tables([pruned]) if "controls" in table.title]
+    ratio = pruned.totals.socket_ratio
+    assert ratio is not None
+    assert controls.rows[0] == ("whole run, raw dense", *(figures.times(r) for r in (ratio.up, ratio.down, ratio.both)))
+    assert [row[0] for row in controls.rows][1:] == ["steady state, raw dense", BESIDE]
+
+
+def test_beside_a_dense_run_both_controls_are_held_against(make_dense: MakeRun, pruned: RunReport) -> None:
+    (controls,) = [table for table in tables([make_dense(), pruned]) if "control" in table.title]
+    assert [row[0] for row in controls.rows][:2] == ["whole run, raw dense", "whole run, dense, same codec"]
+
+
+def test_what_each_client_holds_is_told_where_they_differ(pruned: RunReport) -> None:
+    assert not [table for table in tables([pruned]) if "client holds" in table.title]
+    (held,) = [
+        t for t in tables([replace(pruned, client_densities={"0": 0.25, "1": 1.0})]) if "client holds" in t.title
+    ]
+    assert held.rows == (("0", "25.0 %"), ("1", "100.0 %"))
 
 
 def test_a_step_on_approval_says_what_it_cost(pruned: RunReport) -> None:
