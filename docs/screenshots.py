@@ -1,6 +1,7 @@
 """Take the pictures of the live page and of the report under images/: the demo's pruned run in a headless Chromium.
 
-Needs Debian's chromium, Playwright and Pillow. The figures in the pictures are those of the moment; nothing compares them.
+All processes of the demo stand still while the live page is pictured, so that each picture shows the same moment of a
+run that is going on. Needs Debian's chromium, Playwright and Pillow. The figures in the pictures are those of the moment; nothing compares them.
 
 Example: python docs/screenshots.py
 """
@@ -11,6 +12,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,11 +62,14 @@ def main() -> None:
             url = address(running.stdout)
             served(url, running)
             pages = {name: opened(browser, url, window, scheme) for name, window, scheme in LIVE}
+            as_far(*pages.values())
+            everyone = family(running.pid)
+            for pid in everyone:
+                os.kill(pid, signal.SIGSTOP)
             for name, page in pages.items():
-                # The page's own rules let nobody wait inside it by a string of code.
-                while not page.evaluate(AS_FAR):
-                    page.wait_for_timeout(LOOK_MS)
                 taken(name, page)
+            for pid in everyone:
+                os.kill(pid, signal.SIGCONT)
             running.communicate()
         _, (html, *_) = files.write([Path(folder) / "demo"], Path(folder))
         for name, window, scheme in REPORT:
@@ -95,6 +100,21 @@ def opened(browser: Browser, url: str, window: Window, scheme: Scheme) -> Page:
     # Not until all is drawn: the run goes on meanwhile.
     page.goto(url, wait_until="commit")
     return page
+
+
+def as_far(*pages: Page) -> None:
+    """Wait until all of them show enough."""
+    # The page's own rules let nobody wait inside it by a string of code.
+    while not all(page.evaluate(AS_FAR) for page in pages):
+        pages[0].wait_for_timeout(LOOK_MS)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, as Linux tells it."""
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    return [pid, *(one for child in children for one in family(child))]
 
 
 def taken(name: str, page: Page) -> None:
