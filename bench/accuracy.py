@@ -88,7 +88,8 @@ METHODS: dict[str, Method] = {
     "top-0.01-no-feedback": Method(keys=(*TOP1, "compression.error_feedback=false"), against="top-0.01"),
     "regrow-gradient": Method(keys=(*REGROW, 'pruning.regrow="gradient"'), against="dense"),
     "regrow-votes": Method(keys=(*REGROW, 'pruning.regrow="votes"'), against="dense"),
-    "regrow-posterior": Method(keys=(*REGROW, 'pruning.regrow="posterior"'), against="regrow-gradient", loses=0),
+    "regrow-local": Method(keys=(*REGROW, 'pruning.regrow="local"'), against="dense"),
+    "regrow-posterior": Method(keys=(*REGROW, 'pruning.regrow="posterior"'), against="regrow-local", loses=0),
     "init-snip": Method(keys=(*INIT, 'pruning.method="snip"'), against="dense", of="dense", frozen="scores"),
     "init-synflow": Method(keys=(*INIT, 'pruning.method="synflow"'), against="dense", of="dense", frozen="no scores"),
     "init-random": Method(

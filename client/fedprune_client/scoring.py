@@ -8,7 +8,7 @@ taken at the weights of the version, batch by batch, not along a training path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -21,8 +21,9 @@ from fedprune.batches import batches, examples_in, guarded
 from fedprune.errors import LocalError, TaskError
 from fedprune.mask import Indices, Mask
 from fedprune.pruning.accumulate import FORMULAS, GradientScore, over_rows, wanda
-from fedprune.pruning.regrowth import largest_dead
-from fedprune.pruning.scores import FROM_CLIENTS
+from fedprune.pruning.floors import Floors
+from fedprune.pruning.regrowth import exchange, largest_dead
+from fedprune.pruning.scores import FROM_CLIENTS, magnitudes
 from fedprune.pruning.votes import propose
 from fedprune.task import UserCode
 from fedprune.torch import load_arrays, seeded
@@ -38,7 +39,8 @@ Stop = Callable[[], bool]
 class Scored:
     """`scores` by prunable tensor, of its shape, the larger the more important. With `ScoreWork.grow` there is `grown`
     in their place: by tensor the flat positions, ascending, of the largest gradients among the pruned weights, and in
-    `gradients` their values, sign included (mean over the examples). With `ScoreWork.keep` there is the mask `proposed`."""
+    `gradients` their values, sign included (mean over the examples). With `ScoreWork.keep` or `ScoreWork.train` there is
+    the mask `proposed`."""
 
     examples: int
     scores: Mapping[str, Floats] | None = None
@@ -53,12 +55,34 @@ def score(
     """Score `weights` on the training share, or on its first `work.batches` batches; None when `stop()` was true
     after one. `LocalError` for an unknown method or a layer that it cannot see into, `TaskError` from the task."""
     _check(work, mask)
+    if work.train is not None:
+        return _readjusted(trainer, weights, mask, work, stop)
     load_arrays(trainer.model, trainer.schema, weights)
     with seeded(work.seed):
         by = _by_gradient(trainer, mask, work, stop) if work.method in FORMULAS else _by_activity(trainer, work, stop)
     if not work.keep or by is None or by.scores is None:
         return by
     return Scored(examples=by.examples, proposed=propose(by.scores, mask, work.keep, method=work.method))
+
+
+def _readjusted(
+    trainer: Trainer, weights: Mapping[str, NDArray[Any]], mask: Mask, work: ScoreWork, stop: Stop
+) -> Scored | None:
+    """The mask that this client would rather have, as its own training shows it (FedDST, Bibikar et al. 2022): of each
+    tensor the smallest weights give way to those with the largest gradients."""
+    assert work.train is not None
+    trained = trainer.train(weights, mask, work.train, on_step=lambda step, steps: None, stop=stop)
+    if trained is None:
+        return None
+    load_arrays(trainer.model, trainer.schema, trained.weights)
+    with seeded(work.seed):
+        found = _by_gradient(trainer, mask, replace(work, grow=(), train=None), stop)
+    if found is None or found.scores is None:
+        return None
+    counts = dict(zip(mask.alive, work.grow, strict=True))
+    ranked, free = magnitudes(mask.schema, trained.weights), Floors(weights=0, share=0.0, connect=False)
+    done = exchange(ranked, found.scores, mask, counts, free, mask.version + 1, score=work.method)
+    return Scored(examples=found.examples, proposed=done.mask)
 
 
 def _check(work: ScoreWork, mask: Mask) -> None:

@@ -219,19 +219,22 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _nested(self) -> Self:
-        levels = self.pruning.levels
+        levels, local = self.pruning.levels, self.pruning.readjusts
         strangers = {name: d for name, d in self.clients.densities.items() if d not in levels}
         if strangers:
             raise KeyProblem("clients.densities", f"{strangers} are not among pruning.levels = {list(levels)}")
-        if not levels:
+        if not levels and not local:
             return self
         compression = self.compression
         down = {compression.down, *(values for _, values, _ in compression.stages)}
         if not down <= {"lossless", "raw"} or compression.plan == "auto":
+            key = "pruning.levels" if levels else 'pruning.regrow = "local"'
             raise KeyProblem(
                 "compression.down",
-                "clients of all levels must get the same values: lossless or raw with pruning.levels",
+                f"clients with masks of their own must get the same values: lossless or raw with {key}",
             )
+        if local:
+            return self
         if self.pruning.method not in DATA_FREE or self.pruning.schedule == "regrow":
             key = "method" if self.pruning.method not in DATA_FREE else "schedule"
             raise KeyProblem(f"pruning.{key}", "clients that hold a part of the model cannot score the rest of it")

@@ -31,7 +31,7 @@ Method = Literal[
     "apoz",
     "wanda",
 ]
-Preset = Literal["gradual", "snip", "synflow", "random", "lamp", "wanda", "movement", "fedtiny", "fedrts"]
+Preset = Literal["gradual", "snip", "synflow", "random", "lamp", "wanda", "movement", "feddst", "fedtiny", "fedrts"]
 Budget = Literal["keep", "compression", "parameters", "flops", "bytes"]
 
 
@@ -64,9 +64,10 @@ class PruningSection(Section):
     """For schedule "staged": pairs of a share of the rounds and the density from there on."""
     spread: Literal["global", "uniform", "erk", "lamp"] = "global"
     """How the density is laid over the tensors: one ranking for all, evenly, by shape (ERK), or by LAMP scores."""
-    regrow: Literal["votes", "gradient", "posterior"] = "votes"
-    """For schedule "regrow", what grows: what most clients vote for, the largest mean gradients (FedTiny), or what
-    draws from Beta posteriors choose (FedRTS)."""
+    regrow: Literal["votes", "gradient", "posterior", "local"] = "votes"
+    """For schedule "regrow", what grows: what most clients vote for, the largest mean gradients (FedTiny), what draws from
+    Beta posteriors choose (FedRTS), or, "local", what each client chooses for a mask of its own, which it trains for a
+    round before all are averaged and pruned back to one (FedDST)."""
     exchange: Share = 0.3
     """For schedule "regrow": share of the alive weights that the first exchange replaces; it falls to 0 at `end`."""
     protect: Patterns = ()
@@ -143,6 +144,11 @@ class PruningSection(Section):
         if other or "flops" in self.budget:
             raise KeyProblem(other or "budget", "proposed masks are counted in weights, of all or of each tensor")
         return self
+
+    @property
+    def readjusts(self) -> bool:
+        """Whether clients exchange weights in masks of their own."""
+        return self.schedule == "regrow" and self.regrow == "local"
 
     @property
     def allowance(self) -> float | None:

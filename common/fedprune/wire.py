@@ -164,6 +164,7 @@ def _score_message(work: ScoreWork, plan: UploadPlan) -> pb.Score:
         plan=plan_message(plan),
         grow=work.grow,
         keep=work.keep,
+        train=None if work.train is None else _train_message(work.train, UploadPlan()),
     )
 
 
@@ -221,6 +222,7 @@ def _score(message: pb.Score) -> ScoreWork:
         seed=message.seed,
         grow=tuple(message.grow),
         keep=tuple(message.keep),
+        train=_train(message.train) if message.HasField("train") else None,
     )
 
 

@@ -75,7 +75,8 @@ class ScoreWork:
     """Importance scores from local data. `grow` is empty, or holds one number for each prunable tensor: send only
     the positions of that many of the largest scores among its pruned weights. `keep` is empty, or says how many weights
     the mask that the client proposes in place of scores has alive: of each prunable tensor, or, one number alone, of all
-    together. `batches` 0 means: all of them."""
+    together. `train`, with `grow`: train like this first, and propose a mask in which so many of each tensor's smallest
+    weights have given way to those with the largest gradients. `batches` 0 means: all of them."""
 
     method: str
     batches: int = 0
@@ -83,10 +84,12 @@ class ScoreWork:
     seed: int = 0
     grow: tuple[int, ...] = ()
     keep: tuple[int, ...] = ()
+    train: TrainWork | None = None
 
     def __post_init__(self) -> None:
         _check(all(n >= 0 for n in self.keep), "keep", self.keep, "counts of 0 or more")
         _check(not (self.keep and self.grow), "keep", self.keep, "none where something is to grow")
+        _check(self.train is None or bool(self.grow), "train", self.train, "nothing where nothing is to grow")
         _check(bool(self.method), "method", repr(self.method), "the name of a score")
         _check(self.batches >= 0, "batches", self.batches, "0 or more")
         _check(all(n >= 0 for n in self.grow), "grow", self.grow, "counts of 0 or more")

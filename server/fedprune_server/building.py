@@ -158,6 +158,7 @@ def _placing(site: Site, config: RunConfig, schema: Schema) -> Placing:
         dense_bytes=dense_bytes,
         fixed_bytes=fixed_bytes,
         member=site.members.__getitem__,
+        each=config.pruning.readjusts,
     )
 
 

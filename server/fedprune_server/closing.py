@@ -153,7 +153,7 @@ class Closing:
             mask,
             round_=round_,
             plan=self.broadcast(round_),
-            levels=self._levels(round_, arrays, mask),
+            levels=self._levels(round_, arrays, mask, proposal),
             optimizer=folded.state,
             beliefs=self.pruner.beliefs.arrays() if self.pruner.beliefs else None,
             control=control,
@@ -185,15 +185,18 @@ class Closing:
         proposal, warnings = self._propose(0, arrays)
         mask = proposal.mask if proposal else before.mask
         mask.apply(arrays)
-        levels = self._levels(0, arrays, mask)
+        levels = self._levels(0, arrays, mask, proposal)
         prepared = self.versions.prepare(arrays, mask, round_=0, plan=UploadPlan(), levels=levels)
         return Closed(
             receipts=(), prepared=prepared, proposal=proposal, score=None, evaluation_s=0.0, warnings=warnings
         )
 
-    def _levels(self, round_: int, arrays: Arrays, mask: Mask) -> Levels:
-        """The masks of clients that hold a part of the model: cut anew with the run's mask, and every few rounds."""
+    def _levels(self, round_: int, arrays: Arrays, mask: Mask, proposal: Proposal | None) -> Levels:
+        """The masks of clients that hold a part of the model: cut anew with the run's mask, and every few rounds; or as the
+        clients proposed them."""
         before = self.versions.latest
+        if proposal is not None and proposal.own:
+            return {float(client): own for client, own in proposal.own.items()}
         if mask is before.mask and not self.pruner.cuts(round_):
             return before.levels
         newest = max(before.newest_mask, mask.version)
@@ -225,6 +228,7 @@ class Closing:
             scores=heard.scores,
             growth=heard.growth,
             ballots=heard.ballots,
+            own=tuple(self.versions.latest.levels.values()) if self.pruner.readjusts else (),
         )
         return proposal, _disagreement(proposal)
 

@@ -3,6 +3,9 @@
 A level is a density that some clients share; its mask lies within the run's. What such a client holds are the values
 of the version on that mask, to the bit, and nothing else. Each level's mask has a mask version of its own, so that
 (shape, model, mask) says what a client holds at any level, and neither clients nor receipts nor residuals know levels.
+
+Where clients readjust masks of their own, each is a level to itself for a round, named by the client's number; the
+run's mask is all of theirs together.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from fedprune.mask import Mask
 from fedprune.tensor import Schema
 
 Arrays = Mapping[str, NDArray[Any]]
-# density -> mask, each within the next denser one and all within the run's.
+# density, or a client's number -> mask, all within the run's; of densities each within the next denser one.
 Levels = Mapping[float, Mask]
 
 

@@ -21,7 +21,8 @@ MARGIN = 0.8
 class Placing:
     """The levels of the clients of one run. `densities` are the levels there are, none where all hold the whole model;
     `by_hand` patterns of names with theirs, the first that fits counts. `dense_bytes` and `fixed_bytes` are what a round
-    moves both ways of the prunable weights at density 1, and of everything else."""
+    moves both ways of the prunable weights at density 1, and of everything else. With `each` every client has a mask of its
+    own, now and then, which goes by its number."""
 
     densities: Sequence[float]
     by_hand: Mapping[str, float]
@@ -29,11 +30,14 @@ class Placing:
     dense_bytes: float
     fixed_bytes: float
     member: Callable[[int], Member]
+    each: bool = False
     _speeds: dict[int, Speed] = field(default_factory=dict)
     _chosen: dict[int, float] = field(default_factory=dict)
 
     def choose(self, client: int) -> float | None:
         """The level for a round that begins; None where nobody has one."""
+        if self.each:
+            return float(client)
         if not self.densities:
             return None
         self._chosen[client] = self._by_hand(client) or self._by_speed(client)

@@ -7,6 +7,7 @@ the same ones.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from fedprune.codec import EXACT
 from fedprune.config import RunConfig
@@ -176,6 +177,7 @@ def score_work(config: RunConfig, need: Need, *, round_: int, shard: int) -> Sco
         seed=derive_seed(config.run.seed, "scores", round_, shard),
         grow=tuple(need.grow.values()),
         keep=need.keep,
+        train=replace(train_work(config, round_=round_, shard=shard), epochs=1) if need.own else None,
     )
 
 

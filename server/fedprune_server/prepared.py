@@ -30,9 +30,9 @@ class Prepared:
     # What the broadcasts left out so far, what aggregator and pruner remember, and where the controller stands.
     kept: Kept = field(default_factory=Kept)
     dropped_norm: float = 0.0
-    # The masks of clients that hold a part of the model, and the same step for each, by its mask version.
+    # The masks of clients that hold a part of the model, and the same step for each.
     levels: Levels = field(default_factory=dict)
-    level_steps: Mapping[int, tuple[Part, ...]] = field(default_factory=dict)
+    level_steps: tuple[tuple[Part, ...], ...] = ()
 
     @property
     def newest_mask(self) -> int:

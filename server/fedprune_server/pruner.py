@@ -9,14 +9,14 @@ whether a proposal was good is for the controller to judge.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.errors import LocalError
-from fedprune.mask import Mask
+from fedprune.mask import Bits, Mask
 from fedprune.pruning import (
     CostShare,
     LayerDecision,
@@ -47,12 +47,14 @@ Weights = Mapping[str, NDArray[np.generic]]
 class Need:
     """What the clients must compute before `propose` can answer: scores by `method`, whole; or, where `grow` is not
     empty, the indices of that many of the largest among the dead weights of each layer, with their values or not; or,
-    where `keep` is not empty, a mask of so many weights of each layer, or of all (one number)."""
+    where `keep` is not empty, a mask of so many weights of each layer, or of all (one number). With `own` a mask in which
+    as many weights of each layer as `grow` says are exchanged, after training of the client's own."""
 
     method: str
     grow: Mapping[str, int] = field(default_factory=dict)
     values: bool = True
     keep: tuple[int, ...] = ()
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,8 @@ class Proposal:
     realised_density: float
     # How dense the merge of the clients' masks was before it was pruned back, where that is far above the target.
     merged_density: float | None = None
+    # Masks that clients are to have for themselves until the next one, by client; `mask` is all of them together.
+    own: Mapping[int, Mask] = field(default_factory=dict)
 
     @property
     def floor_trimmed(self) -> int:
@@ -113,8 +117,8 @@ class Pruner:
             keep = self._budget(self._densities[round], mask) if self.plan.merge else ()
             return Need(method=self.plan.method, keep=tuple(share.keep for share in keep))
         if round in self._exchanges:
-            counts = self._counts(round, mask)
-            return Need(method="gradient", grow=counts, values=self.plan.regrow == "gradient")
+            counts, how = self._counts(round, mask), self.plan.regrow
+            return Need(method="gradient", grow=counts, values=how == "gradient", own=how == "local")
         return None
 
     def propose(
@@ -127,12 +131,13 @@ class Pruner:
         scores: Mapping[str, Scores] | None = None,
         growth: Sequence[GrowthVote] = (),
         ballots: Sequence[Ballot] = (),
+        own: Collection[Mask] = (),
     ) -> Proposal | None:
         """The mask to commit with round `round` (counted from 1; 0: with the first weights), or None when the schedule
         asks for nothing.
 
         `weights` is the aggregate of the round, name -> array of the tensor's shape; `scores`, `growth` and `ballots`
-        (checked) are what `needs` asked for. Where the floors hold everything that was to go, the proposal still comes, so that
+        (checked) are what `needs` asked for, and `own` the masks that clients have for themselves so far. Where the floors hold everything that was to go, the proposal still comes, so that
         nobody takes a step that did nothing for one not taken.
         """
         if round in self._densities and self.plan.merge:
@@ -155,6 +160,10 @@ class Pruner:
                 next_mask_version=next_mask_version,
                 scores=scores,
             )
+        if own:
+            return self._settle(round, weights, mask, next_mask_version, next(iter(own)))
+        if round in self._exchanges and ballots:
+            return _together(round, ballots, mask, next_mask_version)
         if round in self._exchanges and growth:
             return self._exchange(round, weights, mask, next_mask_version, growth)
         return None
@@ -196,7 +205,7 @@ class Pruner:
         shares: Sequence[Share] | None = None,
     ) -> Proposal:
         """The clients' own masks (checked) made one by `rule`, then pruned back to `shares` by |w|; without them, layer by
-        layer, to the counts of `mask`: what FedDST's server does (Bibikar et al. 2022)."""
+        layer, to the counts of `mask`."""
         merged = merge(ballots, rule, self.plan.floors, next_mask_version, quorum=self.plan.quorum)
         counts = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in mask.alive.items()]
         target = mask.density if shares is None else sum(share.keep for share in shares) / mask.size
@@ -210,6 +219,11 @@ class Pruner:
         shares = budget(self.plan, density, mask.schema, self.cost)
         assert not isinstance(shares, CostShare), "proposals are counted in weights: the plan was checked"
         return shares
+
+    @property
+    def readjusts(self) -> bool:
+        """Whether clients exchange weights in masks of their own."""
+        return self.plan.schedule == "regrow" and self.plan.regrow == "local"
 
     def cuts(self, round: int) -> bool:
         """Whether the masks of clients that hold a part of the model are cut anew after this round, its mask changed or
@@ -281,8 +295,41 @@ class Pruner:
         done = exchange(ranked, growth, mask, counts, self.plan.floors, version, score="magnitude")
         return _proposal(round, Selection(mask=done.mask, layers=done.layers), mask.density)
 
+    def _settle(self, round: int, weights: Weights, mask: Mask, version: int, like: Mask) -> Proposal:
+        """What clients trained in masks of their own, pruned back by size to as many weights of each layer as one of them
+        has: what FedDST's server does."""
+        counts = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in like.alive.items()]
+        ranked = magnitudes(mask.schema, weights)
+        chosen = select(ranked, mask, counts, self.plan.floors, version, score="magnitude")
+        return _proposal(round, chosen, like.density)
+
     def _counts(self, round: int, mask: Mask) -> dict[str, int]:
         return exchange_counts(mask, exchange_share(round, self._last_exchange, self.plan.exchange))
+
+
+def _together(round: int, ballots: Sequence[Ballot], mask: Mask, version: int) -> Proposal:
+    """What any of the clients wants to train, and each one's own mask in it."""
+    alive = {n: np.logical_or.reduce([b.mask.alive[n] for b in ballots]) for n in mask.alive}
+    own = {
+        b.client: Mask(schema=mask.schema, version=version + place, alive=b.mask.alive)
+        for place, b in enumerate(sorted(ballots, key=lambda b: b.client), start=1)
+    }
+    layers = tuple(_exchanged(name, bits, mask.alive[name]) for name, bits in alive.items())
+    chosen = Selection(mask=Mask(schema=mask.schema, version=version, alive=alive), layers=layers)
+    return replace(_proposal(round, chosen, mask.density), own=own)
+
+
+def _exchanged(name: str, after: Bits, before: Bits) -> LayerDecision:
+    grown = int(np.count_nonzero(after & ~before))
+    return LayerDecision(
+        name=name,
+        before=int(np.count_nonzero(before)),
+        after=int(np.count_nonzero(after)),
+        threshold=None,
+        score="gradient",
+        floor_trimmed=0,
+        grown=grown,
+    )
 
 
 def _proposal(round: int, chosen: Selection, target: float) -> Proposal:

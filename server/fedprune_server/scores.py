@@ -45,6 +45,9 @@ def check(record: AssignmentRecord, data: memoryview, mask: Mask, *, examples: i
         raise LocalError("an assignment of another kind", seen=type(work).__name__, expected="ScoreWork")
     if work.keep:
         _ballot(record.client, examples, data, mask).check(mask, work.keep)
+    elif work.train is not None:
+        ballot = _ballot(record.client, examples, data, mask)
+        ballot.check_exchange(mask, dict(zip(mask.alive, work.grow, strict=True)))
     elif work.grow:
         counts = dict(zip(mask.alive, work.grow, strict=True))
         _vote(record.client, examples, data, mask, record.version).check(mask, counts)
@@ -54,7 +57,7 @@ def check(record: AssignmentRecord, data: memoryview, mask: Mask, *, examples: i
 
 def hear(receipts: Sequence[ReceiptRecord], store: Store, need: Need, mask: Mask, version: Version) -> Heard:
     """Read the accepted results, in the order of their clients. At least one."""
-    if need.keep:
+    if need.keep or need.own:
         opened = [(r.client, r.examples, store.blobs.open(r.sha256), mask) for r in receipts]
         return Heard(ballots=tuple(_ballot(*ballot) for ballot in opened))
     frames = [(r.client, r.examples, store.blobs.open(r.sha256), mask, version) for r in receipts]

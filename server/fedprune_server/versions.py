@@ -111,7 +111,7 @@ class Versions:
             kept=kept,
             dropped_norm=dropped,
             levels=levels,
-            level_steps=self._level_steps(before, version, arrays, levels, plan) if parts and before else {},
+            level_steps=self._level_steps(before, version, arrays, mask, levels, plan) if parts and before else (),
         )
 
     def prepare_rollback(self, snapshot: Version, *, round_: int, control: ControlState) -> Prepared:
@@ -223,21 +223,24 @@ class Versions:
         return self._store.blobs.put(snapshot)
 
     def _level_steps(
-        self, before: Prepared, version: Version, arrays: Arrays, levels: Levels, plan: UploadPlan | None
-    ) -> dict[int, tuple[Part, ...]]:
-        """The step for each level that was there before: what its clients hold goes to what they are to hold."""
+        self,
+        before: Prepared,
+        version: Version,
+        arrays: Arrays,
+        mask: Mask,
+        levels: Levels,
+        plan: UploadPlan | None,
+    ) -> tuple[tuple[Part, ...], ...]:
+        """The step for each level of now or before: what its clients hold goes to what they are to hold."""
         assert plan is not None
-        steps = {}
-        for density, mask in levels.items():
-            held = before.levels.get(density)
-            if held is not None:
-                base = before.arrays if held.version == mask.version else on_mask(before.arrays, held)
-                then = replace(version, mask=mask.version)
-                frame = encode_update(arrays, schema=self.schema, plan=plan.values, mask=mask, base=base, version=then)
-                steps[mask.version] = self._ways.between(
-                    replace(before.version, mask=held.version), held, then, mask, frame
-                )
-        return steps
+        steps = []
+        for level in sorted(before.levels.keys() | levels.keys(), reverse=True):
+            held, wanted = before.levels.get(level, before.mask), levels.get(level, mask)
+            base = before.arrays if held.version == wanted.version else on_mask(before.arrays, held)
+            then = replace(version, mask=wanted.version)
+            frame = encode_update(arrays, schema=self.schema, plan=plan.values, mask=wanted, base=base, version=then)
+            steps.append(self._ways.between(replace(before.version, mask=held.version), held, then, wanted, frame))
+        return tuple(steps)
 
     def _compressed_step(
         self, before: Prepared, version: Version, arrays: Arrays, mask: Mask, plan: UploadPlan, memory: Memory

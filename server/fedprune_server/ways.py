@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedprune.codec import encode_mask_set, encode_update
@@ -22,11 +21,11 @@ HISTORY = 8
 
 @dataclass(slots=True, kw_only=True)
 class Ways:
-    """The ways that are open: steps by the model version they lead to, oldest first, then by mask version; and snapshots
+    """The ways that are open: steps by the model version they lead to, oldest first, from and to any mask; and snapshots
     of levels, which are made when somebody wants one, by mask version."""
 
     blobs: Blobs
-    _steps: OrderedDict[int, Mapping[int, tuple[Part, ...]]] = field(default_factory=OrderedDict)
+    _steps: OrderedDict[int, tuple[tuple[Part, ...], ...]] = field(default_factory=OrderedDict)
     _on_demand: dict[int, tuple[Part, Part]] = field(default_factory=dict)
     _kept: set[str] = field(default_factory=set)
 
@@ -36,17 +35,17 @@ class Ways:
         if not latest.steps:
             self._steps.clear()
             return
-        self._steps[latest.version.model] = {latest.version.mask: latest.steps, **latest.level_steps}
+        self._steps[latest.version.model] = (latest.steps, *latest.level_steps)
         while len(self._steps) > HISTORY:
             self._steps.popitem(last=False)
 
     def last_steps(self, latest: Prepared) -> tuple[tuple[Part, ...], ...]:
         """The parts that lead from the version before to the latest, for each level; none where only a snapshot does."""
-        return tuple(self._steps.get(latest.version.model, {}).values())
+        return self._steps.get(latest.version.model, ())
 
     def kept(self) -> set[str]:
         """Digests of all parts that somebody may still want. Grows by what is made while it is in use."""
-        chains = [parts for steps in self._steps.values() for parts in steps.values()]
+        chains = [parts for steps in self._steps.values() for parts in steps]
         self._kept = {part.digest for chain in (*chains, *self._on_demand.values()) for part in chain}
         return self._kept
 
@@ -91,16 +90,15 @@ class Ways:
         return (self.part(PartKind.MASK, want, held, self._make(encode_mask_set(mask, base=known))),)
 
     def _chain(self, held: Version | None, want: Version) -> tuple[Part, ...] | None:
-        if held is None:
-            return None
-        steps: tuple[Part, ...] = ()
-        at = want
-        while at != held:
-            found = self._steps.get(at.model, {}).get(at.mask, ())
-            if not found or found[0].base is None or at.model <= held.model:
-                return None
-            steps, at = (*found, *steps), found[0].base
-        return steps
+        """The steps that lead from what is held to what is wanted; each goes up by one model version, so the search ends."""
+        if held is None or want.model <= held.model:
+            return () if held == want else None
+        for step in self._steps.get(want.model, ()):
+            if step[-1].version == want and step[0].base is not None:
+                before = self._chain(held, step[0].base)
+                if before is not None:
+                    return (*before, *step)
+        return None
 
     def _snapshot(self, latest: Prepared, mask: Mask) -> tuple[Part, ...]:
         if mask is latest.mask:

@@ -30,7 +30,7 @@ SCHEDULES = ("cubic", "linear", "once", "init", "staged", "regrow")
 SPREADS = ("global", "uniform", "erk", "lamp")
 MEASURES = ("weights", "cost")
 THRESHOLDS = ("absolute", "mean")
-REGROWS = ("votes", "gradient", "posterior")
+REGROWS = ("votes", "gradient", "posterior", "local")
 MERGES = ("union", "majority", "intersection", "quorum")
 
 
@@ -45,8 +45,9 @@ class PruningPlan:
     - `schedule`: "cubic" and "linear" step every `every` rounds from `start` to `end` (shares of the rounds); "once"
       prunes after `start`, "init" before the first round; "staged" follows `stages`, (share of the rounds, density)
       pairs; "regrow" prunes before the first round, then exchanges every `every` rounds until `end` a share of the
-      alive weights that falls from `exchange` to 0, by `regrow`: the clients' votes, their mean gradient, or Beta
-      posteriors with `gamma` and `rate`.
+      alive weights that falls from `exchange` to 0, by `regrow`: the clients' votes, their mean gradient, Beta
+      posteriors with `gamma` and `rate`, or "local": each client in its own mask, which it trains for a round before
+      all are pruned back to one.
     - `threshold` replaces the density: ("absolute", t) keeps |w| >= t, ("mean", f) keeps |w| >= f * mean |w| by layer.
     - `levels`: densities of clients that hold a part of the mask, cut anew every `every` rounds until `end`.
     - `merge`: the clients propose masks, and the rule makes one of them: "union", "majority", "intersection" or, of the
@@ -81,6 +82,7 @@ class PruningPlan:
         self._check_stages()
         self._check_agreement()
         self._check_merge()
+        self._check_local()
 
     @property
     def prunes(self) -> bool:
@@ -147,6 +149,14 @@ class PruningPlan:
             value = getattr(self, key)
             if value == "regrow" or (usual is not None and value != usual):
                 raise _contradiction("merge", self.merge, key, value)
+
+    def _check_local(self) -> None:
+        if self.schedule != "regrow" or self.regrow != "local":
+            return
+        if self.levels:
+            raise _contradiction("regrow", self.regrow, "levels", self.levels)
+        if self.every < 2:
+            raise _wrong("every", self.every, "2 rounds or more: what clients grew is trained for one first")
 
     def _check_agreement(self) -> None:
         if self.threshold is not None:

@@ -28,6 +28,8 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "wanda": {"method": "wanda", "schedule": "once", "spread": "uniform"},
     # Sanh et al. 2020: for models that start pretrained.
     "movement": {"method": "movement", "schedule": "cubic", "spread": "global"},
+    # Bibikar et al. 2022: clients exchange by themselves, and train what they grew before anything is averaged.
+    "feddst": {"method": "magnitude", "schedule": "regrow", "spread": "erk", "regrow": "local", "exchange": 0.3},
     # Huang et al. 2023: grow by the clients' mean gradient.
     "fedtiny": {"method": "random", "schedule": "regrow", "spread": "erk", "regrow": "gradient", "exchange": 0.3},
     # FedRTS, NeurIPS 2025: Thompson sampling from Beta posteriors.

@@ -59,7 +59,30 @@ class Ballot:
             raise UpdateError("a mask of another model", party=party)
         if not self.mask.within(mask):
             raise UpdateError("it proposes weights that are pruned", party=party)
-        for share in shares_of(keep, tuple(mask.alive)):
+        self._check_counts(shares_of(keep, tuple(mask.alive)), party)
+
+    def check_exchange(self, mask: Mask, counts: Mapping[str, int]) -> None:
+        """Raise `UpdateError`, naming the client, where this is not `mask` with at most `counts[name]` weights of each layer
+        exchanged for others."""
+        party = f"client {self.client}"
+        if self.examples < 1:
+            raise UpdateError("a mask without examples behind it", party=party, seen=self.examples)
+        for name, bits in self.mask.alive.items():
+            grown, alive = int(np.count_nonzero(bits & ~mask.alive[name])), int(np.count_nonzero(mask.alive[name]))
+            if grown > counts[name]:
+                raise UpdateError(
+                    f"it exchanges more of {name!r} than asked", party=party, seen=grown, expected=counts[name]
+                )
+            if int(np.count_nonzero(bits)) != alive:
+                raise UpdateError(
+                    f"its {name!r} has another number of weights",
+                    party=party,
+                    seen=int(np.count_nonzero(bits)),
+                    expected=alive,
+                )
+
+    def _check_counts(self, shares: Sequence[Share], party: str) -> None:
+        for share in shares:
             kept = sum(int(np.count_nonzero(self.mask.alive[name])) for name in share.names)
             if kept > share.keep:
                 raise UpdateError(

@@ -804,6 +804,7 @@ class Score(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     GROW_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     batches: _builtins.int
     batch_size: _builtins.int
@@ -820,6 +821,12 @@ class Score(_message.Message):
         tensor; one number alone: of all together.
         """
 
+    @_builtins.property
+    def train(self) -> Global___Train:
+        """Where present, with `grow`: train like this first, on your own; then propose a mask in which, of each tensor, so many
+        of the smallest weights have given way to those with the largest gradients. What was trained is thrown away.
+        """
+
     def __init__(
         self,
         *,
@@ -830,10 +837,11 @@ class Score(_message.Message):
         plan: Global___UploadPlan | None = ...,
         grow: _abc.Iterable[_builtins.int] | None = ...,
         keep: _abc.Iterable[_builtins.int] | None = ...,
+        train: Global___Train | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "batches", b"batches", "grow", b"grow", "keep", b"keep", "method", b"method", "plan", b"plan", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "batches", b"batches", "grow", b"grow", "keep", b"keep", "method", b"method", "plan", b"plan", "seed", b"seed", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
