@@ -15,8 +15,8 @@ from fedprune.errors import LocalError, TaskError
 from fedprune.mask import Mask
 from fedprune.task import Shard, load_task
 from fedprune.tensor import Schema
-from fedprune.torch import Arrays, assign_roles, build_model, signature, to_arrays
-from fedprune.work import ScoreWork
+from fedprune.torch import Arrays, assign_roles, build_model, load_arrays, signature, to_arrays
+from fedprune.work import ScoreWork, TrainWork
 from fedprune_client.scoring import Scored, score
 from fedprune_client.training import Trainer
 
@@ -136,6 +136,25 @@ def test_pruned_weights_have_gradients_too_and_the_largest_of_them_grow(write_ta
     assert found.grown["0.weight"].tolist() == sorted(np.argsort(-dead)[:3].tolist())
     expected = gradient["0.weight"].reshape(-1)[found.grown["0.weight"]]
     np.testing.assert_allclose(found.gradients["0.weight"], expected, rtol=1e-4, atol=1e-8)
+
+
+def test_a_client_that_readjusts_trains_first_and_exchanges_as_many_as_asked(write_task: WriteTask) -> None:
+    trainer, weights = open_trainer(write_task())
+    mask = half(trainer.schema)
+    mask.apply(weights)
+    training = TrainWork(learning_rate=0.2, batch_size=4, seed=3)
+    found = run(trainer, weights, mask, method="gradient", grow=(3, 0), train=training)
+    assert found.proposed is not None
+    trained = trainer.train(weights, mask, training, on_step=lambda step, steps: None, stop=lambda: False)
+    assert trained is not None
+    load_arrays(trainer.model, trainer.schema, trained.weights)
+    gradient = np.abs(whole_gradient(trainer)["0.weight"])
+    alive, after = mask.alive["0.weight"], found.proposed.alive["0.weight"]
+    sizes = np.where(alive, np.abs(trained.weights["0.weight"]), np.inf).reshape(-1)
+    assert np.flatnonzero(alive & ~after).tolist() == sorted(np.argsort(sizes)[:3].tolist())
+    grown = np.where(alive, 0.0, gradient).reshape(-1)
+    assert np.flatnonzero(after & ~alive).tolist() == sorted(np.argsort(-grown)[:3].tolist())
+    assert found.proposed.alive["2.weight"].tolist() == mask.alive["2.weight"].tolist()
 
 
 def test_no_more_grows_than_is_dead(write_task: WriteTask) -> None:

@@ -82,6 +82,7 @@ def test_whole_numbers_serve_as_shares() -> None:
         ("[pruning]\nlevels = [0.1]\nmethod = 'snip'\nschedule = 'init'", "cannot score the rest of it"),
         ("[pruning]\nlevels = [0.1]\nschedule = 'regrow'", "line 3: [pruning] schedule"),
         ("[pruning]\nlevels = [0.1]\ndensity = 'auto'", "clients that all hold the whole model"),
+        ("[pruning]\npreset = 'feddst'\n[compression]\ndown = 'int8'", 'lossless or raw with pruning.regrow = "local"'),
         ("[privacy]\nepsilon = 1", "line 2: [privacy] epsilon is not a key"),
     ],
 )

@@ -65,6 +65,7 @@ works = st.one_of(
     st.builds(EvaluateWork, batch_size=batch_sizes),
     st.builds(ScoreWork, method=st.just("fisher"), batches=u32, batch_size=batch_sizes, seed=u64, grow=st.just((0, 7))),
     st.builds(ScoreWork, method=st.just("snip"), seed=u64, keep=st.just((3, 0))),
+    st.builds(ScoreWork, method=st.just("gradient"), grow=st.just((2,)), train=st.builds(TrainWork, seed=u64)),
     st.builds(ReestimateWork, batches=u32, batch_size=batch_sizes, seed=u64),
 )
 assignments = st.builds(

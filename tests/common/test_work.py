@@ -25,6 +25,7 @@ from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork, Up
         (ScoreWork, {"method": "gradient", "grow": (-1,)}),
         (ScoreWork, {"method": "snip", "keep": (-1,)}),
         (ScoreWork, {"method": "gradient", "grow": (1,), "keep": (1,)}),
+        (ScoreWork, {"method": "gradient", "train": TrainWork()}),
         (ReestimateWork, {"batches": -1}),
         (UploadPlan, {"top": 0.0}),
         (UploadPlan, {"momentum": 1.0}),

@@ -222,6 +222,41 @@ def test_regrowth_keeps_each_layers_count(regrow: str) -> None:
     assert first.grown == 0
 
 
+def test_clients_that_exchange_by_themselves_are_pruned_back_to_one_mask() -> None:
+    plan = PruningPlan(density=0.2, method="random", spread="erk", schedule="regrow", regrow="local")
+    first = run(plan)[0].mask
+    pruner = Pruner(plan, 40, seed=1)
+    need = pruner.needs(round=5, mask=first)
+    assert need is not None
+    assert need.own
+    ballots = [Ballot(client=k, examples=9, mask=_swapped(first, need.grow, k)) for k in (4, 2)]
+    together = pruner.propose(round=5, weights=weights_of(5), mask=first, next_mask_version=7, ballots=ballots)
+    assert together is not None
+    assert {client: own.version for client, own in together.own.items()} == {2: 8, 4: 9}
+    for voter in ballots:
+        assert together.own[voter.client].fingerprint == voter.mask.fingerprint
+        assert voter.mask.within(together.mask)
+    assert together.mask.alive_count < 2 * first.alive_count
+    weights = weights_of(6)
+    together.mask.apply(weights)
+    back = pruner.propose(
+        round=6, weights=weights, mask=together.mask, next_mask_version=10, own=tuple(together.own.values())
+    )
+    assert back is not None
+    assert not back.own
+    assert [layer.after for layer in back.explanation] == [int(b.sum()) for b in first.alive.values()]
+    assert back.mask.within(together.mask)
+
+
+def _swapped(mask: Mask, counts: Mapping[str, int], seed: int) -> Mask:
+    rng, alive = np.random.default_rng(seed), {name: bits.copy() for name, bits in mask.alive.items()}
+    for name, bits in alive.items():
+        flat = bits.reshape(-1)
+        going, coming = rng.permutation(np.flatnonzero(flat)), rng.permutation(np.flatnonzero(~flat))
+        flat[going[: counts[name]]], flat[coming[: counts[name]]] = False, True
+    return Mask(schema=mask.schema, version=mask.version + 1, alive=alive)
+
+
 def test_an_exchange_that_nobody_voted_on_does_not_happen() -> None:
     plan = PruningPlan(density=0.2, schedule="regrow")
     mask = run(plan)[0].mask

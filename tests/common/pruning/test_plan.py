@@ -41,6 +41,7 @@ def test_counts_round_to_the_nearest_halves_up() -> None:
         ({"recovery_rounds": -1}, "recovery_rounds"),
         ({"exchange": 0.0}, "exchange"),
         ({"gamma": 1.5}, "gamma"),
+        ({"density": 0.5, "schedule": "regrow", "regrow": "local", "every": 1}, "every"),
         ({"rate": 0.0}, "rate"),
         ({"levels": (0.5, 0.0)}, "levels"),
         ({"method": "snip", "merge": "loudest"}, "merge"),

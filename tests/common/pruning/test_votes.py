@@ -107,6 +107,21 @@ def test_bad_rules_and_ballots_are_refused() -> None:
     BALLOTS[0].check(FULL, (2,))
 
 
+def test_an_exchange_keeps_the_count_and_takes_no_more_than_asked() -> None:
+    mask = ballot(0, 1, "1100").mask
+    ballot(4, 1, "1010").check_exchange(mask, {"w": 1})
+    ballot(4, 1, "1100").check_exchange(mask, {"w": 0})
+    for bits, count, said in (
+        ("0011", 1, "exchanges more of 'w' than asked"),
+        ("1110", 1, "another number of weights"),
+        ("1000", 1, "another number of weights"),
+    ):
+        with pytest.raises(UpdateError, match=f"client 4: .*{said}"):
+            ballot(4, 1, bits).check_exchange(mask, {"w": count})
+    with pytest.raises(UpdateError, match=r"client 4: .*without examples"):
+        ballot(4, 0, "1010").check_exchange(mask, {"w": 1})
+
+
 def test_a_client_proposes_the_largest_of_its_scores_within_the_mask() -> None:
     schema = Schema(tensors=(TensorSpec(name="a", shape=(2, 3)), TensorSpec(name="b", shape=(1, 4))))
     mask = Mask(
