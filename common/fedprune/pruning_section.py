@@ -81,6 +81,9 @@ class PruningSection(Section):
     connect: bool = True
     """Keep a weight of every row and column that is alive. Without it whole units may go, which at densities of a few
     percent leaves more weights to those that stay."""
+    reestimate: bool = True
+    """After each change of the mask clients measure batch norm's statistics anew, by forward passes, before anything is
+    evaluated. Models that keep none go on at once."""
     merge: Literal["scores", "union", "majority", "intersection", "quorum"] = "scores"
     """What becomes one of scores that need data: their mean, by which the coordinator ranks; or masks that the clients
     propose by their own: what any, half, all or the share `quorum` of the examples want is pruned back to the budget by size."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fedprune.codec import Limits
@@ -13,7 +13,7 @@ from fedprune.content import content_digest
 from fedprune.errors import ConfigError
 from fedprune.mask import Mask
 from fedprune.report import RoundReport
-from fedprune.tensor import Schema
+from fedprune.tensor import Role, Schema
 from fedprune_server import plan
 from fedprune_server.accounting import Accounts
 from fedprune_server.approval import awaits_evaluation
@@ -32,7 +32,7 @@ from fedprune_server.run import Run
 from fedprune_server.settling import Settling
 from fedprune_server.shelves import create
 from fedprune_server.site import Site
-from fedprune_server.store import Store, Work
+from fedprune_server.store import Store, VersionRecord, Work
 from fedprune_server.versions import Versions
 
 
@@ -129,6 +129,7 @@ def _settling(
         due=rules.due,
         broadcast=lambda n: plan.broadcast_plan(plan.chosen(config, choose(n), round_=n), round_=n),
         clock=time.monotonic,
+        remeasures=_remeasures(config, versions.schema),
     )
     return Settling(
         run_id=run_id,
@@ -147,6 +148,10 @@ def _settling(
 
 def _rules(site: Site, config: RunConfig, pruner: Pruner) -> Rules:
     return plan.rules(config, clients_evaluate=site.evaluator is None, scored=pruner.scored_rounds)
+
+
+def _remeasures(config: RunConfig, schema: Schema) -> bool:
+    return config.pruning.reestimate and bool(schema.of(Role.BUFFER))
 
 
 def _placing(site: Site, config: RunConfig, schema: Schema) -> Placing:
@@ -212,4 +217,15 @@ def _restore(
         output.rounds,
         awaited=awaits_evaluation(versions.control),
         decided=Work.EVALUATE in store.frozen(run_id, latest),
+        unmeasured=_remeasures(config, versions.schema) and _is_unmeasured(store, found.latest, output.rounds),
+        measured=Work.REESTIMATE in store.frozen(run_id, latest),
     )
+
+
+def _is_unmeasured(store: Store, latest: VersionRecord, rows: Mapping[int, RoundReport]) -> bool:
+    """Whether the mask changed with this version and no version of the same round followed: neither one with statistics
+    measured anew, nor one that undid it."""
+    row = rows.get(latest.round)
+    if row is None or not row.mask_changed or latest.version.model == 0:
+        return False
+    return store.version(latest.run_id, latest.version.model - 1).round != latest.round

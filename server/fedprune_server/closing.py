@@ -17,10 +17,10 @@ from fedprune.codec import Limits, UpdateReader
 from fedprune.errors import VersionError
 from fedprune.mask import Mask
 from fedprune.pruning.beliefs import Judged
-from fedprune.tensor import Schema, Version
+from fedprune.tensor import Role, Schema, Version
 from fedprune.work import UploadPlan
 from fedprune_server import approval, scores
-from fedprune_server.aggregation import Aggregator, Folded, FoldInput
+from fedprune_server.aggregation import Aggregator, Folded, FoldInput, Options, aggregator
 from fedprune_server.aggregation.sums import Sums, begin
 from fedprune_server.arriving import Arriving
 from fedprune_server.decoded import Decoded
@@ -58,11 +58,23 @@ class Closed:
     score: Score | None
     evaluation_s: float
     warnings: tuple[str, ...] = ()
+    # The mask has changed, and clients are to measure the running statistics anew before anybody evaluates.
+    remeasure: bool = False
 
     @property
     def judge(self) -> bool:
         """Whether a pruning step waits for what clients find about this version."""
         return approval.awaits_evaluation(self.prepared.kept.control)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remeasured:
+    """The version whose statistics were measured under its mask, none where no client did; and what the coordinator's
+    evaluation says of it, where one is due."""
+
+    prepared: Prepared | None
+    score: Score | None
+    evaluation_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +91,8 @@ class Closing:
     due: Callable[[int], bool]
     broadcast: Callable[[int], UploadPlan]
     clock: Callable[[], float]
+    # Whether running statistics are measured anew after a change of the mask.
+    remeasures: bool = False
     decoded: Decoded = field(default_factory=Decoded)
     arriving: Arriving = field(default_factory=Arriving)
 
@@ -109,6 +123,9 @@ class Closing:
             raise VersionError(
                 "frame and announcement name different versions", party=party, seen=reader.version, expected=version
             )
+        if assignment.kind is Work.REESTIMATE:
+            self._check(latest, party, examples, sha256, reader, mask)
+            return
         own = None if mask is latest.mask else mask
         self.arriving.add(
             latest.version,
@@ -158,16 +175,49 @@ class Closing:
             beliefs=self.pruner.beliefs.arrays() if self.pruner.beliefs else None,
             control=control,
         )
-        began_s = self.clock()
-        score = self.evaluate(prepared.arrays) if self.evaluate and self.due(round_) else None
+        remeasure = self.remeasures and proposal is not None
+        score, evaluation_s = (None, 0.0) if remeasure else self._evaluate(round_, prepared.arrays)
         return Closed(
             receipts=receipts,
             prepared=prepared,
             proposal=proposal,
             score=score,
-            evaluation_s=self.clock() - began_s,
+            evaluation_s=evaluation_s,
             warnings=(*folded.warnings, *warnings),
+            remeasure=remeasure,
         )
+
+    def remeasure(self, round_: int) -> Remeasured:
+        """Freeze what clients measured of the latest version under its mask, and make the next version of it: the same
+        weights, the statistics of all clients together. Commits nothing."""
+        # A client that was asked again after a restart counts once.
+        found = list({r.client: r for r in self.store.freeze(self.run_id, round_, Work.REESTIMATE)}.values())
+        before = self.versions.latest
+        prepared = self._with_statistics(round_, found, before) if found else None
+        score, evaluation_s = self._evaluate(round_, (prepared or before).arrays)
+        return Remeasured(prepared=prepared, score=score, evaluation_s=evaluation_s)
+
+    def _with_statistics(self, round_: int, found: Sequence[ReceiptRecord], before: Prepared) -> Prepared:
+        inputs = [self._accepted(receipt, before) for receipt in found]
+        folded = aggregator("fedavg", Options()).fold(self.schema, before.arrays, before.mask, inputs, {})
+        self.decoded.clear()
+        statistics = {spec.name: folded.arrays[spec.name] for spec in self.schema.of(Role.BUFFER)}
+        return self.versions.prepare(
+            {**before.arrays, **statistics},
+            before.mask,
+            round_=round_,
+            plan=self.broadcast(round_),
+            levels=before.levels,
+            optimizer=before.kept.optimizer,
+            beliefs=before.kept.beliefs,
+            control=before.kept.control,
+        )
+
+    def _evaluate(self, round_: int, arrays: Arrays) -> tuple[Score | None, float]:
+        """What the coordinator finds on its own data, where that is due, and the seconds it takes."""
+        began_s = self.clock()
+        score = self.evaluate(arrays) if self.evaluate and self.due(round_) else None
+        return score, self.clock() - began_s
 
     def _fold(self, receipts: Sequence[ReceiptRecord], before: Prepared) -> tuple[Folded, list[Judged]]:
         """The accepted updates in one, and what a pruner may ask of each of them."""

@@ -16,6 +16,8 @@ class Phase(Enum):
     SCORING = "scoring"
     TRAINING = "training"
     FOLDING = "folding"
+    REESTIMATING = "re-estimating"
+    MEASURING = "measuring"
     EVALUATING = "evaluating"
     DECIDING = "deciding"
     ENDED = "ended"
@@ -65,6 +67,8 @@ class Course:
     accepted: frozenset[int] = frozenset()
     declined: frozenset[int] = frozenset()
     extended: bool = False
+    # The mask has changed, and running statistics are still those of the network before it.
+    unmeasured: bool = False
     unevaluated: bool = False
     # A pruning step waits for the evaluation: every client with a shard takes part.
     judged: bool = False
@@ -77,7 +81,7 @@ class Course:
     @property
     def waits(self) -> bool:
         """Whether the run waits for results of its cohort."""
-        return self.phase in (Phase.SCORING, Phase.TRAINING, Phase.EVALUATING)
+        return self.phase in (Phase.SCORING, Phase.TRAINING, Phase.REESTIMATING, Phase.EVALUATING)
 
     @property
     def pending(self) -> tuple[int, ...]:

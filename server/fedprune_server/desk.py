@@ -103,6 +103,8 @@ class Desk:
     def _work(self, round_: int, kind: Work, shard: int, need: Need | None) -> tuple[WorkValue, UploadPlan]:
         if kind is Work.EVALUATE:
             return plan.evaluate_work(self.config), UploadPlan()
+        if kind is Work.REESTIMATE:
+            return plan.reestimate_work(self.config, round_=round_, shard=shard), UploadPlan()
         if need is not None:
             work = plan.score_work(self.config, need, round_=round_, shard=shard)
             return work, plan.score_plan(self.config, need, round_=round_, shard=shard)

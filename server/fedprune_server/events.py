@@ -65,9 +65,16 @@ class DeadlinePassed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Committed(Event):
-    """The round's new version is durable; with `judge` a pruning step waits for what clients find on held-out data."""
+    """The round's new version is durable; with `remeasure` its running statistics belong to the network before its mask;
+    with `judge` a pruning step waits for what clients find on held-out data."""
 
     judge: bool = False
+    remeasure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remeasured(Event):
+    """The statistics that the clients measured anew are a version, and durable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ EVENTS: tuple[type[Event], ...] = (
     Declined,
     DeadlinePassed,
     Committed,
+    Remeasured,
     Decided,
     Broken,
     StopRequested,
@@ -168,6 +176,21 @@ class CloseRound(Effect):
 @dataclass(frozen=True, slots=True)
 class DropRound(Effect):
     """The round counted nothing: it ends without a new version."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReestimation(Effect):
+    """Have `cohort` measure the running statistics of the new version anew, before anybody evaluates it."""
+
+    round: int
+    cohort: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReestimation(Effect):
+    """Fold what the clients measured, and commit it; then report `Remeasured`."""
 
     round: int
 

@@ -13,6 +13,7 @@ from fedprune_server.events import (
     EndRun,
     GraceOver,
     OpenEvaluation,
+    OpenReestimation,
     OpenRound,
     OpenScoring,
     Outcome,
@@ -28,8 +29,12 @@ def next_round(state: Course) -> Step:
     if state.stopping is not None:
         return end_run(state, "stopped", state.stopping)
     candidates = state.candidates
+    if state.unmeasured and candidates:
+        state = _gather_behind(replace(state, unmeasured=False), Phase.REESTIMATING)
+        return state, (OpenReestimation(state.round, state.cohort), _deadline(state))
     if state.unevaluated and candidates:
-        return _open_evaluation(state)
+        state = _gather_behind(replace(state, unevaluated=False, judged=False), Phase.EVALUATING, all_=state.judged)
+        return state, (OpenEvaluation(state.round, state.cohort), _deadline(state))
     if state.round >= state.rules.rounds:
         return end_of_rounds(state)
     if len(candidates) < max(1, state.rules.min_clients):
@@ -56,26 +61,19 @@ def _open_work(state: Course, phase: Phase, round_: int, cohort: tuple[int, ...]
         reasons=(),
     )
     opened = OpenScoring(round_, cohort) if phase is Phase.SCORING else OpenRound(round_, cohort)
-    return state, (opened, SetTimer("deadline", state.rules.deadline_s, DeadlinePassed()))
+    return state, (opened, _deadline(state))
 
 
-def _open_evaluation(state: Course) -> Step:
-    """The clients of the round score its version; whoever is there, if they have all gone. A pruning step is judged by
-    all, so that before and after are pairs."""
-    worked = () if state.judged else tuple(c for c in state.cohort if c in state.connected)
+def _gather_behind(state: Course, phase: Phase, *, all_: bool = False) -> Course:
+    """The clients of the round work on its version once more; whoever is there, if they have all gone. A pruning step is
+    judged by all, so that before and after are pairs."""
+    worked = () if all_ else tuple(c for c in state.cohort if c in state.connected)
     cohort = worked or state.candidates
-    state = replace(
-        state,
-        phase=Phase.EVALUATING,
-        cohort=cohort,
-        accepted=frozenset(),
-        declined=frozenset(),
-        unevaluated=False,
-        judged=False,
-        reasons=(),
-    )
-    timer = SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())
-    return state, (OpenEvaluation(state.round, cohort), timer)
+    return replace(state, phase=phase, cohort=cohort, accepted=frozenset(), declined=frozenset(), reasons=())
+
+
+def _deadline(state: Course) -> SetTimer:
+    return SetTimer("deadline", state.rules.deadline_s, DeadlinePassed())
 
 
 def graces(state: Course, clients: Iterable[int]) -> tuple[Effect, ...]:

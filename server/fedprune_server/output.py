@@ -31,7 +31,7 @@ from fedprune.tensor import Schema
 from fedprune.traffic import Traffic
 from fedprune_server import rows
 from fedprune_server.autoplan import Choice
-from fedprune_server.closing import Closed
+from fedprune_server.closing import Closed, Remeasured
 from fedprune_server.deciding import Decision
 from fedprune_server.events import EndRun
 from fedprune_server.prepared import Prepared
@@ -141,6 +141,19 @@ class Output:
             up=shrinkers(density=density, values=plan.up, top=plan.top),
             down=shrinkers(density=density, values=plan.down),
         )
+
+    def remeasured(self, number: int, found: Remeasured) -> RoundReport:
+        """The round's report with the version whose statistics were measured anew, and what the coordinator found of it."""
+        row = replace(
+            self.rounds[number],
+            accuracy=rows.accuracy(found.score),
+            metrics=rows.metrics(found.score),
+            evaluation_seconds=found.evaluation_s,
+        )
+        if found.prepared is not None:
+            row = replace(row, model_version=found.prepared.version.model)
+        self.rounds[number] = row
+        return row
 
     def decided(self, number: int, decision: Decision) -> RoundReport:
         """The round's report with what the clients found, and what became of a pruning step."""

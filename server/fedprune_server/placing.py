@@ -43,6 +43,9 @@ class Placing:
         self._chosen[client] = self._by_hand(client) or self._by_speed(client)
         return self._chosen[client]
 
+    def whole(self, client: int) -> None:
+        """No level: for work on all of the mask, whoever does it."""
+
     def chosen(self, client: int) -> float | None:
         """The level of the round before: what it evaluates is what it holds."""
         return self._chosen.get(client) or self.choose(client)

@@ -15,7 +15,7 @@ from fedprune.flops import Cost
 from fedprune.pruning import Floors, PruningPlan
 from fedprune.score_frames import PLACES_ONLY
 from fedprune.tensor import Schema
-from fedprune.work import EvaluateWork, ScoreWork, TrainWork, UploadPlan
+from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
 from fedprune_server.autoplan import Bounds, Choice
 from fedprune_server.budgeting import BYTES, FIXED_BYTES, budgeted
@@ -133,6 +133,14 @@ def train_work(config: RunConfig, *, round_: int, shard: int) -> TrainWork:
 def evaluate_work(config: RunConfig) -> EvaluateWork:
     """How a client scores a version on what it held out."""
     return EvaluateWork(batch_size=max(config.training.batch_size, 256))
+
+
+def reestimate_work(config: RunConfig, *, round_: int, shard: int) -> ReestimateWork:
+    """How a client measures running statistics anew, over all of its training data."""
+    return ReestimateWork(
+        batch_size=config.training.batch_size,
+        seed=derive_seed(config.run.seed, "statistics", round_, shard),
+    )
 
 
 def bounds(config: RunConfig, schema: Schema) -> Bounds | None:

@@ -28,14 +28,23 @@ class Resumption:
     @property
     def unpublished(self) -> int | None:
         """The round whose evaluation is still to be entered."""
-        return self.state.round if self.state.unevaluated or self.state.phase is Phase.DECIDING else None
+        waits = self.state.unevaluated or self.state.unmeasured
+        return self.state.round if waits or self.state.phase in (Phase.MEASURING, Phase.DECIDING) else None
 
 
 def resumption(
-    found: Recovery, rules: Rules, reports: dict[int, RoundReport], *, awaited: bool = False, decided: bool = False
+    found: Recovery,
+    rules: Rules,
+    reports: dict[int, RoundReport],
+    *,
+    awaited: bool = False,
+    decided: bool = False,
+    unmeasured: bool = False,
+    measured: bool = False,
 ) -> Resumption:
     """The state of a run as an earlier process left it. `awaited`: a pruning step waits for what clients find about the
-    latest version; `decided`: their evaluation of it is closed."""
+    latest version; `decided`: their evaluation of it is closed. `unmeasured`: its running statistics are those before its
+    mask; `measured`: what clients found of them is closed, and not yet a version."""
     shards = tuple(sorted(found.shards, key=lambda client: found.shards[client]))
     last = found.latest.round if found.latest else 0
     counted = sum(r.clients_counted for r in reports.values())
@@ -44,10 +53,11 @@ def resumption(
         due = awaited or (rules.evaluates(last) and not evaluated)
         state = Course(
             rules=rules,
-            phase=Phase.DECIDING if due and decided else Phase.GATHERING,
+            phase=_behind(measured=unmeasured and measured, decided=due and decided),
             round=found.last_round,
             shards=shards,
             counted=counted,
+            unmeasured=unmeasured and not measured,
             unevaluated=due and not decided,
             judged=awaited and not decided,
             empty_rounds=found.last_round - last,
@@ -82,6 +92,11 @@ def resumption(
         found=f"{text} {what}",
         judged=awaited and decided,
     )
+
+
+def _behind(*, measured: bool, decided: bool) -> Phase:
+    """Where a run stands whose latest version is committed."""
+    return Phase.MEASURING if measured else Phase.DECIDING if decided else Phase.GATHERING
 
 
 def _phase(kind: Work, *, closed: bool) -> Phase:

@@ -10,6 +10,7 @@ from fedprune_server.events import (
     Accepted,
     ClearTimer,
     CloseEvaluation,
+    CloseReestimation,
     CloseRound,
     Committed,
     DeadlinePassed,
@@ -89,10 +90,23 @@ def _close_priming(state: Course, cleared: tuple[Effect, ...]) -> Step:
     return replace(state, phase=Phase.FOLDING), (*cleared, CloseRound(0, missing))
 
 
+def _close_reestimation(state: Course) -> Step:
+    after = replace(state, phase=Phase.MEASURING)
+    return after, (*_cleared(state), CloseReestimation(state.round))
+
+
 def _close_evaluation(state: Course) -> Step:
-    cleared = tuple(ClearTimer(f"grace-{c}") for c in state.pending)
     after = replace(state, phase=Phase.DECIDING)
-    return after, (ClearTimer("deadline"), *cleared, CloseEvaluation(state.round))
+    return after, (*_cleared(state), CloseEvaluation(state.round))
+
+
+def _cleared(state: Course) -> tuple[Effect, ...]:
+    return ClearTimer("deadline"), *(ClearTimer(f"grace-{c}") for c in state.pending)
+
+
+def remeasured(state: Course, event: Event) -> Step:
+    """The statistics are those of the network as it is now: on to its evaluation, or to the next round."""
+    return next_round(state)
 
 
 def decided(state: Course, event: Event) -> Step:
@@ -136,7 +150,7 @@ def committed(state: Course, event: Event) -> Step:
     if state.round == 0:
         return next_round(replace(state, primed=True))
     unevaluated = event.judge or state.rules.evaluates(state.round)
-    return next_round(replace(state, unevaluated=unevaluated, judged=event.judge))
+    return next_round(replace(state, unmeasured=event.remeasure, unevaluated=unevaluated, judged=event.judge))
 
 
 def lose(state: Course, event: Event) -> Step:
@@ -149,5 +163,6 @@ def lose(state: Course, event: Event) -> Step:
 # Phases that end when everyone has answered, or at the deadline with what is there.
 CLOSES: dict[Phase, Callable[[Course], Step]] = {
     Phase.SCORING: _close_scoring,
+    Phase.REESTIMATING: _close_reestimation,
     Phase.EVALUATING: _close_evaluation,
 }

@@ -10,6 +10,9 @@ no test data of its own, EVALUATING follows: the clients that took part score th
 all do, where a pruning step waits for it. DECIDING lasts while the hands enter what was found and, where the step is
 rejected, commit the model as it was before it; they report `Decided`. Then the next round opens, or the run ends.
 
+Where a mask has changed and the model keeps running statistics, REESTIMATING comes before any evaluation: the clients
+of the round measure them anew on their data, and in MEASURING the hands make a version of what they found (`Remeasured`).
+
 Where the next mask needs scores that only data can give, SCORING comes before TRAINING: the cohort of the round scores
 the version in force, and trains as soon as all have answered or the deadline is there. Before the first round the
 scores alone make a round, number 0, that commits a mask and no training; it is the only one that must not be empty.
@@ -35,6 +38,7 @@ from fedprune_server.events import (
     Accepted,
     Broken,
     CloseEvaluation,
+    CloseReestimation,
     CloseRound,
     Committed,
     DeadlinePassed,
@@ -45,6 +49,7 @@ from fedprune_server.events import (
     GraceOver,
     Joined,
     Left,
+    Remeasured,
     Say,
     SetTimer,
     Settled,
@@ -70,6 +75,8 @@ def resume(state: Course) -> Step:
     """
     if state.phase is Phase.DECIDING:
         return state, (CloseEvaluation(state.round),)
+    if state.phase is Phase.MEASURING:
+        return state, (CloseReestimation(state.round),)
     if state.phase is Phase.FOLDING:
         missing = tuple(c for c in state.cohort if c not in state.accepted)
         return state, (CloseRound(state.round, missing),)
@@ -86,7 +93,7 @@ def resume(state: Course) -> Step:
 
 def _resume_between(state: Course) -> Step:
     """Between two rounds: nobody is there yet. After the last round nobody is needed, unless to evaluate it."""
-    if state.round >= state.rules.rounds and not state.unevaluated:
+    if state.round >= state.rules.rounds and not (state.unevaluated or state.unmeasured):
         return opening.end_of_rounds(state)
     return state, (SetTimer("settle", state.rules.grace_s, Settled()), Say(opening.waiting(state)))
 
@@ -140,6 +147,19 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     (Phase.FOLDING, Committed): results.committed,
     (Phase.FOLDING, StopRequested): _stop_after_commit,
     (Phase.FOLDING, Broken): _break_down,
+    (Phase.REESTIMATING, Joined): membership.join,
+    (Phase.REESTIMATING, Left): membership.leave,
+    (Phase.REESTIMATING, GraceOver): results.lose,
+    (Phase.REESTIMATING, Accepted): results.accept,
+    (Phase.REESTIMATING, Declined): results.decline,
+    (Phase.REESTIMATING, DeadlinePassed): results.deadline,
+    (Phase.REESTIMATING, StopRequested): _stop_now,
+    (Phase.REESTIMATING, Broken): _break_down,
+    (Phase.MEASURING, Joined): membership.join,
+    (Phase.MEASURING, Left): membership.leave,
+    (Phase.MEASURING, Remeasured): results.remeasured,
+    (Phase.MEASURING, StopRequested): _stop_after_commit,
+    (Phase.MEASURING, Broken): _break_down,
     (Phase.EVALUATING, Joined): membership.join,
     (Phase.EVALUATING, Left): membership.leave,
     (Phase.EVALUATING, GraceOver): results.lose,
@@ -156,14 +176,22 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     (Phase.ENDED, Joined): _dismiss,
 }
 
+# What the hands report; phases that wait for clients; and phases in which the hands work, with what ends each.
+DONE: tuple[type[Event], ...] = (Committed, Remeasured, Decided)
+OPEN = (Phase.SCORING, Phase.TRAINING, Phase.REESTIMATING, Phase.EVALUATING)
+BETWEEN: tuple[type[Event], ...] = (Settled, *DONE)
+CLOSED: dict[Phase, type[Event]] = {
+    Phase.FOLDING: Committed,
+    Phase.MEASURING: Remeasured,
+    Phase.DECIDING: Decided,
+}
+
 IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
     {
-        *((Phase.GATHERING, e) for e in (GraceOver, Accepted, Declined, DeadlinePassed, Committed, Decided)),
-        *((Phase.SCORING, e) for e in (Settled, Committed, Decided)),
-        *((Phase.TRAINING, e) for e in (Settled, Committed, Decided)),
-        *((Phase.FOLDING, e) for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed, Decided)),
-        *((Phase.EVALUATING, e) for e in (Settled, Committed, Decided)),
-        *((Phase.DECIDING, e) for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed, Committed)),
+        *((Phase.GATHERING, e) for e in (GraceOver, Accepted, Declined, DeadlinePassed, *DONE)),
+        *((phase, e) for phase in OPEN for e in BETWEEN),
+        *((phase, e) for phase in CLOSED for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed)),
+        *((phase, e) for phase, done in CLOSED.items() for e in DONE if e is not done),
         *((Phase.ENDED, e) for e in EVENTS if e is not Joined),
     }
 )

@@ -258,11 +258,20 @@ class Run:
     def _extend_round(self, effect: events.ExtendRound) -> None:
         self.store.extend_round(self.run_id, effect.round, effect.deadline_s)
 
+    def _open_reestimation(self, effect: events.OpenReestimation) -> None:
+        self._open_behind(effect.round, Work.REESTIMATE, effect.cohort)
+        self._say(
+            f"round {effect.round}: waiting for the statistics of {len(effect.cohort)} clients under the new mask"
+        )
+
     def _open_evaluation(self, effect: events.OpenEvaluation) -> None:
-        self._clock.rest()
-        self.store.add_assignments(self._prepare(effect.round, Work.EVALUATE, effect.cohort))
+        self._open_behind(effect.round, Work.EVALUATE, effect.cohort)
         self._say(f"round {effect.round}: waiting for {len(effect.cohort)} evaluations")
-        self._send_out(effect.cohort)
+
+    def _open_behind(self, round_: int, kind: Work, cohort: tuple[int, ...]) -> None:
+        self._clock.rest()
+        self.store.add_assignments(self._prepare(round_, kind, cohort))
+        self._send_out(cohort)
 
     def _send_out(self, cohort: tuple[int, ...]) -> None:
         most, blobs = self.config.network.chunk_bytes, self.store.blobs
@@ -273,9 +282,8 @@ class Run:
         clients = {client: self.state.shards.index(client) for client in cohort}
         first = self.store.next_assignment_id()
         need = self._settling.closing.need(round_) if kind is Work.SCORE else None
-        place = {Work.TRAIN: self._settling.placing.choose, Work.EVALUATE: self._settling.placing.chosen}.get(
-            kind, lambda _: None
-        )
+        placing = self._settling.placing
+        place = {Work.TRAIN: placing.choose, Work.SCORE: placing.whole}.get(kind, placing.chosen)
         return self._desk.prepare(
             round_, kind, lambda c: self._versions.latest.at_level(place(c)), clients, first_id=first, need=need
         )
@@ -303,9 +311,10 @@ class Run:
         self._say(f"round {round_}: aggregating {len(self.state.accepted)} {what}")
         await self._tidied()
         closed = await self._settling.settle(round_, self.state)
-        self.dispatch(events.Committed(judge=closed.judge))
+        later = self.state.rules.evaluates(round_) or closed.judge or closed.remeasure
+        self.dispatch(events.Committed(judge=closed.judge, remeasure=closed.remeasure))
         # After the next round's work has gone out: nobody has to wait for a line in a file.
-        if round_ and not (self.state.rules.evaluates(round_) or closed.judge):
+        if round_ and not later:
             self._output.publish(round_)
         if self._settling.untidy:
             self._tidying = self._spawn(self._guarded(self._settling.tidy()))
@@ -313,6 +322,16 @@ class Run:
     async def _tidied(self) -> None:
         if self._tidying is not None:
             await self._tidying
+
+    def _close_reestimation(self, effect: events.CloseReestimation) -> None:
+        self._spawn(self._guarded(self._remeasure(effect.round)))
+
+    async def _remeasure(self, round_: int) -> None:
+        await self._tidied()
+        await self._settling.remeasure(round_)
+        if not self.state.unevaluated:
+            self._output.publish(round_)
+        self.dispatch(events.Remeasured())
 
     def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
         self._spawn(self._guarded(self._decide(effect.round)))
@@ -416,7 +435,12 @@ class Run:
                 self.ended.set_exception(error)
 
 
-AWAITED = {Phase.SCORING: Work.SCORE, Phase.TRAINING: Work.TRAIN, Phase.EVALUATING: Work.EVALUATE}
+AWAITED = {
+    Phase.SCORING: Work.SCORE,
+    Phase.TRAINING: Work.TRAIN,
+    Phase.REESTIMATING: Work.REESTIMATE,
+    Phase.EVALUATING: Work.EVALUATE,
+}
 
 HANDS: dict[type[events.Effect], Callable[[Run, Any], None]] = {
     events.Freeze: Run._freeze,
@@ -427,6 +451,8 @@ HANDS: dict[type[events.Effect], Callable[[Run, Any], None]] = {
     events.Dismiss: Run._dismiss,
     events.CloseRound: Run._close_round,
     events.DropRound: Run._drop_round,
+    events.OpenReestimation: Run._open_reestimation,
+    events.CloseReestimation: Run._close_reestimation,
     events.OpenEvaluation: Run._open_evaluation,
     events.CloseEvaluation: Run._close_evaluation,
     events.SetTimer: Run._set_timer,

@@ -87,6 +87,20 @@ class Settling:
         self._untidy_bytes += sum(receipt.size for receipt in closed.receipts)
         return closed
 
+    async def remeasure(self, round_: int) -> None:
+        """Commit the statistics that clients measured under the new mask; the coordinator's own evaluation has waited for
+        them."""
+        found = await asyncio.to_thread(self.closing.remeasure, round_)
+        self.at("statistics-folded")
+        row = self.output.remeasured(round_, found)
+        if found.prepared is None:
+            self.warn(f"round {round_}: no client measured the statistics of the model under its new mask")
+            self.store.put_report(self.run_id, round_, row.to_json())
+            return
+        await asyncio.to_thread(self.store.commit_version, found.prepared.record, report_json=row.to_json())
+        self.versions.adopt(found.prepared)
+        self.at("version-adopted")
+
     async def decide(self, round_: int) -> Decision:
         """What the evaluations of a round say about the pruning step on approval."""
         decision = await asyncio.to_thread(self.deciding.decide, round_)

@@ -301,7 +301,7 @@ async def test_what_is_summed_while_it_comes_in_is_the_model_that_folding_gives(
         return fold(*args)
 
     monkeypatch.setattr(Composed, "fold", counted)
-    config = run_file("pruning.density=0.5", "pruning.every=1")
+    config = run_file("pruning.density=0.5", "pruning.every=1", "pruning.reestimate=false")
     assert await Federation(tmp_path / "summed", task_file(tmp_path, model=BATCH_NORM), [config]).run()
     assert folds == 0
     monkeypatch.setattr(closing, "begin", lambda *args: None)

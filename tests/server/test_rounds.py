@@ -18,6 +18,7 @@ from fedprune_server.events import (
     Broken,
     ClearTimer,
     CloseEvaluation,
+    CloseReestimation,
     CloseRound,
     Committed,
     DeadlinePassed,
@@ -35,8 +36,10 @@ from fedprune_server.events import (
     Joined,
     Left,
     OpenEvaluation,
+    OpenReestimation,
     OpenRound,
     OpenScoring,
+    Remeasured,
     Say,
     SetTimer,
     Settled,
@@ -332,7 +335,11 @@ class TestAbsence:
 
 
 # What the hands report where no client is waited for.
-NEWS: dict[Phase, Event] = {Phase.FOLDING: Committed(), Phase.DECIDING: Decided()}
+NEWS: dict[Phase, Event] = {
+    Phase.FOLDING: Committed(),
+    Phase.MEASURING: Remeasured(),
+    Phase.DECIDING: Decided(),
+}
 
 
 class TestEvaluation:
@@ -381,6 +388,47 @@ class TestEvaluation:
         others = tuple(c for c in range(4) if c not in workers)
         play.feed(*(Accepted(c) for c in workers), *(Left(c) for c in workers))
         assert play.feed(Committed())[0] == OpenEvaluation(1, others)
+
+
+class TestReestimation:
+    def test_statistics_come_before_the_next_round(self) -> None:
+        play = training(2)
+        play.feed(Accepted(0), Accepted(1))
+        assert play.feed(Committed(remeasure=True))[0] == OpenReestimation(1, (0, 1))
+        play.feed(Accepted(0))
+        assert play.feed(Accepted(1))[-1] == CloseReestimation(1)
+        assert play.feed(Remeasured())[0] == OpenRound(2, (0, 1))
+
+    def test_statistics_come_before_the_evaluation(self) -> None:
+        play = training(4, share=0.5)
+        workers = play.state.cohort
+        play.feed(*(Accepted(c) for c in workers))
+        assert play.feed(Committed(judge=True, remeasure=True))[0] == OpenReestimation(1, workers)
+        play.feed(*(Accepted(c) for c in workers))
+        assert play.feed(Remeasured())[0] == OpenEvaluation(1, (0, 1, 2, 3))
+        play.feed(*(Accepted(c) for c in range(4)))
+        assert isinstance(play.feed(Decided())[0], OpenRound)
+
+    def test_at_the_deadline_it_ends_with_what_is_there(self) -> None:
+        play = training(2)
+        play.feed(Accepted(0), Accepted(1), Committed(remeasure=True), Accepted(0))
+        assert CloseReestimation(1) in play.fire("deadline")
+
+    def test_a_stop_waits_for_the_version(self) -> None:
+        play = training(1)
+        play.feed(Accepted(0), Committed(remeasure=True), Accepted(0), StopRequested("enough"))
+        assert play.of(EndRun) == []
+        assert play.feed(Remeasured())[-1] == EndRun("stopped", "enough")
+
+    def test_what_was_closed_is_folded_again_after_a_restart(self) -> None:
+        again = Play()
+        again.take(rounds.resume(Course(rules=Rules(rounds=3), round=2, shards=(0,), phase=Phase.MEASURING)))
+        assert again.of(CloseReestimation) == [CloseReestimation(2)]
+
+    def test_what_was_not_closed_is_asked_for_again(self) -> None:
+        again = Play()
+        again.take(rounds.resume(Course(rules=Rules(rounds=3), round=3, shards=(0,), counted=3, unmeasured=True)))
+        assert again.feed(Joined(0))[-2] == OpenReestimation(3, (0,))
 
 
 class TestScoring:
@@ -571,9 +619,14 @@ class Lives(RuleBasedStateMachine):
         self.feed(self.play.timers.pop(name).event)
 
     @precondition(lambda self: self.play.state.phase is Phase.FOLDING)
-    @rule(judge=st.booleans())
-    def commit(self, judge: bool) -> None:
-        self.feed(Committed(judge=judge))
+    @rule(judge=st.booleans(), remeasure=st.booleans())
+    def commit(self, judge: bool, remeasure: bool) -> None:
+        self.feed(Committed(judge=judge, remeasure=remeasure))
+
+    @precondition(lambda self: self.play.state.phase is Phase.MEASURING)
+    @rule()
+    def remeasure(self) -> None:
+        self.feed(Remeasured())
 
     @precondition(lambda self: self.play.state.phase is Phase.DECIDING)
     @rule()

@@ -153,8 +153,11 @@ class Reading:
         """Digests without which some run could not go on or be checked."""
         latest = (self.latest_version(run.run_id) for run in self.runs())
         versions = {digest for version in latest if version is not None for digest in version.blobs}
+        # Statistics that clients measured of a round's version are folded after that was committed.
         waiting = self._database.rows(
-            "SELECT sha256 FROM receipts NATURAL JOIN rounds WHERE committed = 0 AND verdict = 'accepted' AND size > 0"
+            "SELECT sha256 FROM receipts NATURAL JOIN rounds WHERE verdict = 'accepted' AND size > 0 AND (committed = 0"
+            " OR kind = ? AND round = (SELECT max(round) FROM versions WHERE versions.run_id = receipts.run_id))",
+            Work.REESTIMATE.value,
         )
         return versions | {row["sha256"] for row in waiting}
 

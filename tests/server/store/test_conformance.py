@@ -383,6 +383,36 @@ class TestGarbage:
         assert not store.blobs.exists(hashlib.sha256(b"model 0").hexdigest())
         assert store.blobs.exists(hashlib.sha256(b"model 1").hexdigest())
 
+    def test_statistics_stay_until_the_round_after_theirs_is_committed(self, scene: Scene) -> None:
+        """They are measured of the version that closed their round, and folded later, perhaps by another process."""
+        store = scene.store
+        store.accept(RUN, scene.upload(scene.open(1)[0]))
+        store.freeze(RUN, 1)
+        store.commit_version(scene.version(1, round_=1))
+        work = AssignmentRecord(
+            run_id=RUN,
+            assignment_id=store.next_assignment_id(),
+            round=1,
+            client=0,
+            version=scene.version(1, round_=1).version,
+            kind=Work.REESTIMATE,
+            work=b"",
+        )
+        store.add_assignments([work])
+        said = scene.upload(work, b"statistics")
+        store.accept(RUN, said)
+        store.collect_garbage()
+        assert bytes(store.blobs.open(said.sha256)) == b"statistics"
+        assert [r.sha256 for r in store.freeze(RUN, 1, Work.REESTIMATE)] == [said.sha256]
+        store.collect_garbage()
+        assert store.blobs.exists(said.sha256)
+        store.commit_version(scene.version(2, round_=1))
+        scene.open(2)
+        store.freeze(RUN, 2)
+        store.commit_version(scene.version(3, round_=2))
+        store.collect_garbage()
+        assert not store.blobs.exists(said.sha256)
+
     def test_staged_bytes_go_when_their_round_is_closed(self, scene: Scene) -> None:
         store = scene.store
         given = scene.open(1)
