@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedprune.checkup.findings import Finding, bad, good, warning
 
-PACKAGES = ("fedprune", "grpcio", "protobuf", "numpy", "zstandard", "torch")
+PACKAGES = ("fedprune", "grpcio", "protobuf", "numpy", "zstandard", "zlib-ng", "torch")
 OLDEST_PYTHON = (3, 11)
 LITTLE_BYTES = 1 << 30
 SYNC_BYTES = 1 << 20

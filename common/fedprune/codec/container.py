@@ -7,10 +7,11 @@ after its own check. Writing goes segment by segment, so that a sender never hol
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from zlib_ng.zlib_ng import crc32
 
 from fedprune.codec.base import CODEC_VERSION, Content, Cursor, Part, Positions, Values, length, varint
 from fedprune.errors import DecodeError, DigestError, VersionError
@@ -60,9 +61,9 @@ class Segment:
 
     def check(self) -> None:
         """Raise `DigestError` when the segment is not what was sent."""
-        crc = zlib.crc32(self.head)
+        crc = crc32(self.head)
         for part in (self.places, self.scales, self.body):
-            crc = zlib.crc32(part, crc)
+            crc = crc32(part, crc)
         if crc != self.crc:
             raise DigestError("a segment's check does not fit", seen=f"{crc:08x}", expected=f"{self.crc:08x}")
 
@@ -107,17 +108,17 @@ def check_same(what: str, theirs: bytes | None, ours: bytes | None) -> None:
 def write(header: Header, segments: Iterable[Coded]) -> Iterator[Part]:
     """The frame, part by part; each segment may be thrown away before the next is made."""
     head = _header_bytes(header)
-    whole = zlib.crc32(head)
+    whole = crc32(head)
     yield head + whole.to_bytes(CRC_BYTES, "little")
     for segment in segments:
         first = _segment_head(segment)
-        crc = zlib.crc32(first)
+        crc = crc32(first)
         yield first
         for part in (*segment.places, *segment.scales, *segment.body):
-            crc = zlib.crc32(part, crc)
+            crc = crc32(part, crc)
             yield part
         yield crc.to_bytes(CRC_BYTES, "little")
-        whole = zlib.crc32(crc.to_bytes(CRC_BYTES, "little"), whole)
+        whole = crc32(crc.to_bytes(CRC_BYTES, "little"), whole)
     yield whole.to_bytes(CRC_BYTES, "little")
 
 
@@ -125,12 +126,12 @@ def parse(data: memoryview) -> Frame:
     """Walk over a frame; raise `DecodeError`, `VersionError` or `DigestError` when it is none."""
     cursor = Cursor(data)
     header = _read_header(cursor)
-    crc = zlib.crc32(data[: cursor.at])
+    crc = crc32(data[: cursor.at])
     _check_crc(cursor, crc, "the header's check does not fit")
     segments = []
     for _ in range(header.segments):
         segments.append(_read_segment(cursor))
-        crc = zlib.crc32(segments[-1].crc.to_bytes(CRC_BYTES, "little"), crc)
+        crc = crc32(segments[-1].crc.to_bytes(CRC_BYTES, "little"), crc)
     _check_crc(cursor, crc, "the check of the whole does not fit")
     cursor.done()
     return Frame(header=header, segments=tuple(segments), size=len(data))

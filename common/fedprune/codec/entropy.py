@@ -59,9 +59,10 @@ def shrink(block: Bytes) -> list[Part]:
 
 
 def _shrink_long(block: Bytes) -> list[Part]:
-    sample = block[:: block.size // SAMPLE_SYMBOLS]
-    counts, size = np.bincount(sample, minlength=256), sample.size
-    if int(np.dot(counts, counts)) - size < NOISE_ALIKE * size * (size - 1):
+    # to floats and machine words first: numpy multiplies and counts nothing else at full speed
+    sample = block[:: block.size // SAMPLE_SYMBOLS].astype(np.intp)
+    counts, size = np.bincount(sample, minlength=256).astype(np.float64), sample.size
+    if float(counts @ counts) - size < NOISE_ALIKE * size * (size - 1):
         return []
     if block.size >= PAIRS_FROM_SYMBOLS and counts.max() <= PAIRS_TOP_SHARE * size:
         sums = np.concatenate((counts, counts[:FAR])).cumsum()

@@ -29,7 +29,8 @@ DENSE_SHARE = 0.97  # above it, positions cost more than the zeros they leave ou
 SAMPLE_VALUES = 1 << 12
 LARGE_FRAME_BYTES = 4 << 20
 # Low guesses: what nobody writes to is memory asked for in vain.
-RAW_SHARE = {"raw": 1.0, "lossless": 0.5, "fp16": 0.4, "bf16": 0.3, "int8": 0.2, "int4": 0.1, "ternary": 0.04}
+RAW_SHARE = {"raw": 1.0, "lossless": 0.8, "fp16": 0.4, "bf16": 0.3, "int8": 0.2, "int4": 0.1, "ternary": 0.04}
+DIFFERENCE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def encode_update(
     when `content` is WEIGHTS). The same input gives the same bytes. Raises `LocalError` naming the tensor.
     """
     plan = Plan.of(plan)
-    sink = _sink(_expected_bytes(schema, plan, as_mask(mask, schema, version or Version())))
+    sink = _sink(_expected_bytes(schema, plan, as_mask(mask, schema, version or Version()), has_base=base is not None))
     sink.writelines(
         iter_update(tensors, schema=schema, plan=plan, mask=mask, base=base, version=version, content=content)
     )
@@ -71,9 +72,10 @@ def encode_update(
     return sink.getvalue()
 
 
-def _expected_bytes(schema: Schema, plan: Plan, mask: Mask | None) -> int:
+def _expected_bytes(schema: Schema, plan: Plan, mask: Mask | None, *, has_base: bool) -> int:
     """What the frame will about be; where it comes out larger, its memory grows in the pages it was given."""
-    shares = ((spec, RAW_SHARE[plan.coding_of(spec)] * spec.numpy_dtype.itemsize) for spec in schema)
+    shares_of = {**RAW_SHARE, "lossless": DIFFERENCE_SHARE} if has_base else RAW_SHARE
+    shares = ((spec, shares_of[plan.coding_of(spec)] * spec.numpy_dtype.itemsize) for spec in schema)
     return int(sum(mask_count(mask, spec) * share for spec, share in shares))
 
 
