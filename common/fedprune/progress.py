@@ -19,24 +19,46 @@ BAR_WIDTH = 20
 RECENT_ROUNDS = 5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """A piece of work as it was first seen: its round, the step it was at, of how many, and when."""
+
+    round: int
+    step: int
+    steps: int
+    time_s: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """When each client began what it works on, by its index: the round, the step and the time it was first seen at."""
+    """What each client works on since when, and how fast it was of late, by its index."""
 
-    _began: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    _began: dict[str, Began] = field(default_factory=dict)
+    _step_s: dict[str, float] = field(default_factory=dict)
 
     def left_s(self, index: str, now: Mapping[str, Any]) -> float | None:
-        """Seconds until a client has done its steps, at the pace seen so far; None where there is none to see yet."""
+        """Seconds until a client has done its steps, at the pace of this round or the one before; None where there is
+        none to see yet."""
         client, time_s = now["clients"][index], now["time"]
-        if client["state"] != "working" or not client["steps"]:
-            self._began.pop(index, None)
-            return None
+        at_work = client["state"] == "working" and client["steps"]
         began = self._began.get(index)
-        if began is None or began[0] != now["round"] or began[1] > client["step"]:
-            self._began[index] = now["round"], client["step"], time_s
+        if began and (not at_work or began.round != now["round"] or began.step > client["step"]):
+            # It is over: short rounds are seen only here.
+            self._learn(index, began, began.steps, time_s)
+            del self._began[index]
+            began = None
+        if not at_work:
             return None
-        done = client["step"] - began[1]
-        return (client["steps"] - client["step"]) * (time_s - began[2]) / done if done else None
+        if began is None:
+            self._began[index] = Began(round=now["round"], step=client["step"], steps=client["steps"], time_s=time_s)
+        else:
+            self._learn(index, began, client["step"], time_s)
+        step_s = self._step_s.get(index)
+        return None if step_s is None else (client["steps"] - client["step"]) * step_s
+
+    def _learn(self, index: str, began: Began, step: int, time_s: float) -> None:
+        if step > began.step:
+            self._step_s[index] = (time_s - began.time_s) / (step - began.step)
 
     def table(self, now: Mapping[str, Any]) -> Table:
         """A line for each client, those at work first."""
@@ -67,9 +89,9 @@ def run_left_s(seconds: Sequence[float], *, planned: int, done: int) -> float | 
 
 
 def duration(value: float | None) -> str:
-    """Whole seconds, minutes or hours; empty where it is not known."""
+    """Whole seconds, at least one, minutes or hours; empty where it is not known."""
     if value is None:
         return ""
-    minutes, rest = divmod(round(value), 60)
+    minutes, rest = divmod(max(1, round(value)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -13,7 +13,7 @@ from rich.table import Table
 from fedprune.report import FEWEST_STEADY_ROUNDS, LAST_ROUNDS, RunReport, Span
 from fedprune_lab import figures
 from fedprune_lab.comparison import Comparison, compare
-from fedprune_lab.view import rounds_table
+from fedprune_lab.view import calm_table, rounds_table
 
 
 def print_report(runs: tuple[RunReport, ...], console: Console) -> None:
@@ -53,7 +53,7 @@ def notes(run: RunReport) -> list[str]:
 
 def summary(runs: Sequence[RunReport]) -> Table:
     """Runs side by side, a column each: accuracy, density, bytes, ratios, time."""
-    table = Table(title="summary", title_justify="left", highlight=False)
+    table = calm_table("summary")
     table.add_column("", no_wrap=True)
     for run in runs:
         table.add_column(run.name, justify="right", no_wrap=True)
@@ -65,7 +65,7 @@ def summary(runs: Sequence[RunReport]) -> Table:
 def comparison_table(found: Comparison) -> Table:
     """How many times fewer bytes, against both dense baselines, over the whole run and in the steady state."""
     title = f"{found.pruned} against {found.dense}: how many times fewer {found.measured_on} bytes"
-    table = Table(title=title, title_justify="left", highlight=False)
+    table = calm_table(title)
     for heading in ("", "up", "down", "both"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for label, saving in (("whole run", found.whole_run), ("steady state", found.steady_state)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -129,11 +130,25 @@ class LiveView:
         return table
 
 
+def calm_table(title: str) -> Table:
+    """An empty table without frames: the rounds fit into the 80 characters that a terminal has at least."""
+    return Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        highlight=False,
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
 def rounds_table(rows: list[RoundReport], *, title: str) -> Table:
     """Rounds as a table, bytes summed over clients; socket bytes where the kernel tells them."""
     from_kernel = all(row.socket is not None for row in rows)
     word = "socket" if from_kernel else "payload"
-    table = Table(title=title, title_justify="left", caption_justify="left", highlight=False)
+    table = calm_table(title)
     for heading in ("round", "accuracy", "density", f"{word} up", f"{word} down", "raw dense", "fewer", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -23,13 +23,19 @@ def test_what_is_left_follows_from_the_pace_since_it_was_first_seen() -> None:
     assert progress.left_s("0", moment(14.0, 60)) == pytest.approx(4.0)
 
 
-def test_a_new_round_begins_again() -> None:
+def test_a_new_round_begins_at_the_pace_of_the_one_before() -> None:
     progress = Progress()
     progress.left_s("0", moment(10.0, 20))
-    assert progress.left_s("0", moment(12.0, 40, round_=2)) is None
-    assert progress.left_s("0", moment(13.0, 50, round_=2)) == pytest.approx(5.0)
-    assert progress.left_s("0", moment(14.0, 10, round_=2)) is None
-    assert progress.left_s("0", moment(15.0, 60, state="done", round_=2)) is None
+    # 80 steps in 8 seconds.
+    assert progress.left_s("0", moment(18.0, 40, round_=2)) == pytest.approx(6.0)
+    assert progress.left_s("0", moment(20.0, 50, round_=2)) == pytest.approx(10.0)
+
+
+def test_rounds_too_short_to_watch_show_their_pace_when_they_are_over() -> None:
+    progress = Progress()
+    assert progress.left_s("0", moment(1.0, 0)) is None
+    assert progress.left_s("0", moment(3.0, 100, state="done")) is None
+    assert progress.left_s("0", moment(4.0, 0, round_=2)) == pytest.approx(2.0)
 
 
 def test_the_share_that_is_done() -> None:
@@ -46,7 +52,7 @@ def test_a_run_goes_on_as_fast_as_of_late() -> None:
 def test_durations() -> None:
     assert [duration(value) for value in (None, 0.4, 59.4, 61.0, 3725.0)] == [
         "",
-        "0 s",
+        "1 s",
         "59 s",
         "1 min 1 s",
         "1 h 2 min",

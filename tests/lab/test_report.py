@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_one_run_is_printed_with_every_round_and_its_sums(make_pruned: MakeRun) -> None:
     text = printed(make_pruned())
     assert "pruned (finished)" in text
-    assert all(f" {n} │" in text for n in range(1, 13))
+    assert all(f"\n{n:>5} " in text for n in range(1, 13))
     assert "accuracy is measured on coordinator test data" in text
     assert "25.0x up, 25.0x down" in text
     assert "9 rounds from 4" in text

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 from rich.console import Console
 
 from fedprune.report import RoundReport
 from fedprune_lab.lines import round_line
-from fedprune_lab.view import LineView, LiveView, open_view
+from fedprune_lab.view import LineView, LiveView, open_view, rounds_table
 
 MakeRound = Callable[..., RoundReport]
 
@@ -71,6 +72,14 @@ def test_the_table_says_payload_where_the_kernel_does_not_tell(make_round: MakeR
     view.round(make_round(1, socket=False))
     view.close()
     assert "payload up" in text.getvalue()
+
+
+def test_80_characters_are_enough_for_all_of_it(make_round: MakeRound) -> None:
+    text = io.StringIO()
+    row = replace(make_round(1000, moved=999_900), seconds=754.0)
+    Console(file=text, width=80).print(rounds_table([row], title="dense"))
+    assert "…" not in text.getvalue()
+    assert "12 min 34 s" in text.getvalue()
 
 
 def test_a_view_shows_run_after_run_and_may_be_closed_twice(make_round: MakeRound) -> None:
