@@ -141,6 +141,7 @@ def calm_table(title: str) -> Table:
         show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
+        min_width=len(title),
     )
 
 
