@@ -12,7 +12,6 @@ import logging
 import os
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from fedprune_client import session
 from fedprune_client.drawing import draw
 from fedprune_client.outbox import Outbox
 from fedprune_client.replica import Replica
+from fedprune_client.reporting import StepReport
 from fedprune_client.residual import ResidualFile
 from fedprune_client.training import Trainer
 from fedprune_client.transport import Link, begin_message
@@ -45,8 +45,6 @@ log = logging.getLogger("fedprune.client")
 
 Deed = Callable[[Assignment], Coroutine[Any, Any, session.Event]]
 
-# Steps are reported at most this often.
-PROGRESS_S = 1.0
 # After a broken stream clients come back within this time, not all at once.
 REJOIN_S = 0.5
 
@@ -212,7 +210,7 @@ class Runner:
         replica = await self._ready()
         stop = self._stop = threading.Event()
         loop = asyncio.get_running_loop()
-        report = _Progress(assignment.assignment_id, lambda m: loop.call_soon_threadsafe(self._outgoing.put_nowait, m))
+        report = StepReport(assignment.assignment_id, lambda m: loop.call_soon_threadsafe(self._outgoing.put_nowait, m))
         assert self._trainer is not None
         worker = Worker(trainer=self._trainer, replica=replica, outbox=self.outbox, residual=self.residual)
         await self._in_worker(partial(worker.do, assignment, report, stop.is_set))
@@ -253,10 +251,7 @@ class Runner:
         failure = pb.Failure(assignment_id=effect.assignment_id, reason=effect.reason)
         self._outgoing.put_nowait(pb.ClientMessage(failure=failure))
 
-    def _abandon(self, effect: session.Abandon) -> None:
-        self._abandon_work()
-
-    def _abandon_work(self) -> None:
+    def _abandon_work(self, effect: session.Abandon | None = None) -> None:
         self._stop.set()
         if self._doing is not None:
             self._doing.cancel()
@@ -294,22 +289,6 @@ class Runner:
         self._dispatch(event)
 
 
-class _Progress:
-    """Called from the training thread after each step; sends a message about once a second."""
-
-    def __init__(self, assignment_id: int, send: Callable[[pb.ClientMessage], object]) -> None:
-        self._assignment_id = assignment_id
-        self._send = send
-        self._next_s = time.monotonic() + PROGRESS_S
-
-    def __call__(self, step: int, steps: int) -> None:
-        now = time.monotonic()
-        if now >= self._next_s:
-            self._next_s = now + PROGRESS_S
-            progress = pb.Progress(assignment_id=self._assignment_id, step=step, steps=steps)
-            self._send(pb.ClientMessage(progress=progress))
-
-
 HANDS: dict[type[session.Effect], Callable[[Runner, Any], None]] = {
     session.Prepare: Runner._prepare,
     session.Pull: Runner._pull,
@@ -317,6 +296,6 @@ HANDS: dict[type[session.Effect], Callable[[Runner, Any], None]] = {
     session.Submit: Runner._submit,
     session.Settle: Runner._settle,
     session.Decline: Runner._decline,
-    session.Abandon: Runner._abandon,
+    session.Abandon: Runner._abandon_work,
     session.GoHome: Runner._go_home,
 }

@@ -14,12 +14,13 @@ import itertools
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc
 
 from fedprune import wire
-from fedprune.errors import FedpruneError, RemoteError, UnavailableError
+from fedprune.errors import RemoteError, UnavailableError
 from fedprune.framing import chunks
 from fedprune.pki.credentials import Credentials
 from fedprune.tensor import Version
@@ -29,6 +30,7 @@ from fedprune_client.channels import Channels
 from fedprune_client.download import Apply, Download
 from fedprune_client.outbox import Result
 from fedprune_client.replica import Replica
+from fedprune_client.stream import WorkStream
 from fedprune_client.troubles import LONGEST_DELAY_S, PASSING_NAMES, as_error, asked_for_s, out_of_patience, status
 
 IDENTITY_KEY = "fedprune-identity"
@@ -64,11 +66,7 @@ class Link:
         self._patience_s = patience_s
         self._say = say
         self._joined = asyncio.Event()
-        # The open work stream, who may write to it now, and what came or is awaited on it beside assignments.
-        self._stream: Any = None
-        self._writing = asyncio.Lock()
-        self._steps: list[pb.Step] = []
-        self._answers: dict[int, asyncio.Future[pb.Answer]] = {}
+        self._stream = WorkStream(server)
         self._most_small_bytes = 0
         self._identity = ((IDENTITY_KEY, identity),)
         self._channels = Channels(server, credentials)
@@ -109,71 +107,18 @@ class Link:
 
     async def work(self, outgoing: AsyncIterator[pb.ClientMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
         """One work stream, until it breaks or ends; raises `UnavailableError` when it breaks."""
-        call: Any = self._channels.stub.Work(metadata=self._identity)
-        sending = asyncio.create_task(self._send_all(call, outgoing))
-        self._stream = call
-        inbox: asyncio.Queue[pb.CoordinatorMessage | FedpruneError | None] = asyncio.Queue()
-        reading = asyncio.create_task(self._read_all(call, inbox))
+        messages = self._stream.run(self._channels.stub.Work(metadata=self._identity), outgoing)
         try:
-            while (message := await inbox.get()) is not None:
-                if isinstance(message, FedpruneError):
-                    raise message
-                yield message
+            async with aclosing(messages):
+                async for message in messages:
+                    yield message
         finally:
-            # A sender that lived on would take messages away from the next stream.
-            sending.cancel()
-            reading.cancel()
-            call.cancel()
-            await asyncio.gather(sending, reading, return_exceptions=True)
             await self._channels.retire()
-
-    async def _read_all(self, call: Any, inbox: asyncio.Queue[pb.CoordinatorMessage | FedpruneError | None]) -> None:
-        """Read on while an earlier message is dealt with: that may be waiting for an answer on this very stream."""
-        try:
-            while (message := await call.read()) is not grpc.aio.EOF:
-                if not self._is_ours(message):
-                    inbox.put_nowait(message)
-            inbox.put_nowait(None)
-        except grpc.aio.AioRpcError as error:
-            inbox.put_nowait(as_error(error, self.server))
-        finally:
-            if self._stream is call:
-                self._hang_up()
-
-    def _is_ours(self, message: pb.CoordinatorMessage) -> bool:
-        """Give an answer to who awaits it, and keep the steps of an assignment for its pull; the rest is the caller's."""
-        if message.WhichOneof("event") == "answer":
-            awaited = self._answers.get(message.answer.assignment_id)
-            if awaited is not None and not awaited.done():
-                awaited.set_result(message.answer)
-            return True
-        if message.WhichOneof("event") == "assignment":
-            self._steps = list(message.assignment.steps)
-        return False
-
-    def _hang_up(self) -> None:
-        self._stream = None
-        self._steps = []
-        for awaited in self._answers.values():
-            if not awaited.done():
-                awaited.set_exception(UnavailableError("the work stream broke", party=self.server))
-
-    async def _send_all(self, call: Any, outgoing: AsyncIterator[pb.ClientMessage]) -> None:
-        async for message in outgoing:
-            try:
-                await self._write(call, message)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                return
-
-    async def _write(self, call: Any, message: pb.ClientMessage) -> None:
-        async with self._writing:
-            await call.write(message)
 
     async def pull(self, run_id: str, replica: Replica, want: Version, apply: Apply) -> None:
         """Bring the replica to `want` by `apply`, continuing after each break where it broke."""
         progress = Download(run_id, replica, want, apply)
-        steps, self._steps = self._steps, []
-        for step in steps:
+        for step in self._stream.take_steps():
             await progress.take_step(step, self.server)
         if replica.version != want:
             await self._persist(f"pulling {want}", lambda: self._pull_once(progress))
@@ -213,18 +158,9 @@ class Link:
 
     async def _submit_small(self, begin: pb.Begin, frame: bytes) -> pb.Receipt | None:
         """The receipt of a result that is sent in one message; None where another try may help. Raises the refusal."""
-        if self._stream is None:
+        answer = await self._stream.ask(begin, frame, within_s=STALL_S)
+        if answer is None:
             return None
-        awaited: asyncio.Future[pb.Answer] = asyncio.get_running_loop().create_future()
-        self._answers[begin.assignment_id] = awaited
-        try:
-            async with asyncio.timeout(STALL_S):
-                await self._write(self._stream, pb.ClientMessage(result=pb.Result(begin=begin, data=frame)))
-                answer = await awaited
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, UnavailableError):
-            return None
-        finally:
-            del self._answers[begin.assignment_id]
         if answer.WhichOneof("content") == "receipt":
             return answer.receipt
         if answer.refusal.status in PASSING_NAMES:
