@@ -124,6 +124,15 @@ class Coordinator:
         queue.put_nowait(None)
         self.detach(member, queue)
 
+    def shun(self, identity: str) -> None:
+        """A client was hung up on, because it was refused and came again at once: no round waits for it to come back."""
+        if not self.members.knows(identity):
+            return
+        member = self.members.of(identity)
+        if self.run is not None:
+            self.run.dispatch(events.Declined(member.index, "hung up on: refused, and came again at once"))
+        member.cut()
+
     def hear(self, member: Member, message: pb.ClientMessage) -> None:
         """A message on a client's work stream."""
         member.last_seen = time.monotonic()

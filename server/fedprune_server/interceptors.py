@@ -23,7 +23,8 @@ from google.protobuf import message
 from fedprune.errors import BusyError, DecodeError, FedpruneError, IdentityError, UnavailableError
 from fedprune.pki.subject import Role
 from fedprune_server.leashes import Leashes, Newest
-from fedprune_server.limits import CALL_BYTES, Limits
+from fedprune_server.limits import Limits
+from fedprune_server.nagging import Nags
 
 IDENTITY_KEY = "fedprune-identity"
 RETRY_KEY = "fedprune-retry-after-s"
@@ -100,13 +101,6 @@ class Claimed:
         return read_caller(context)
 
 
-async def _refuse(context: grpc.aio.ServicerContext[Any, Any], method: str, error: FedpruneError) -> None:
-    log.info("refused %s: %s", method.rpartition("/")[2], error, extra={"peer": context.peer()})
-    if isinstance(error, BusyError):
-        context.set_trailing_metadata(((RETRY_KEY, f"{error.retry_after_s:g}"),))
-    await context.abort(getattr(grpc.StatusCode, error.status), str(error))
-
-
 # The published types of handlers describe the synchronous API; ours are coroutines and asynchronous generators.
 Handler = Any
 
@@ -119,6 +113,9 @@ class Border(grpc.aio.ServerInterceptor):
         self._admission = admission or Claimed()
         self.leashes = Leashes()
         self._newest = Newest()
+        self._nags = Nags()
+        # How a connection is ended: by gRPC's name for it, and the identity of who was let in over it or "".
+        self.hang_up: Callable[[str, str], object] = lambda peer, identity: None
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def intercept_service(
@@ -144,8 +141,17 @@ class Border(grpc.aio.ServerInterceptor):
                 await held.enter_async_context(self.leashes.hold(who.identity, who.party, longest_s=who.longest_s))
                 if method in TRANSFERS:
                     await held.enter_async_context(self._newest.hold(who.identity, method, who.party))
-                await asyncio.sleep(self.limits.owe_s(who.identity, CALL_BYTES, time.monotonic()))
+                await asyncio.sleep(self.limits.call_s(who.identity, time.monotonic()))
                 yield who
+
+    async def _refuse(self, context: grpc.aio.ServicerContext[Any, Any], method: str, error: FedpruneError) -> None:
+        who, peer = _caller.get(None), context.peer()
+        log.info("refused %s: %s", method.rpartition("/")[2], error, extra={"peer": peer})
+        if self._nags.refused(who.identity if who else peer, error, time.monotonic()):
+            self.hang_up(peer, who.identity if who else "")
+        if isinstance(error, BusyError):
+            context.set_trailing_metadata(((RETRY_KEY, f"{error.retry_after_s:g}"),))
+        await context.abort(getattr(grpc.StatusCode, error.status), str(error))
 
     def _single(self, handler: Handler, method: str) -> Handler:
         inner, read = handler.unary_unary, handler.request_deserializer
@@ -155,7 +161,7 @@ class Border(grpc.aio.ServerInterceptor):
                 async with self._entered(method, context) as who:
                     return await inner(_parsed(await self._only(who, context), read), context)
             except FedpruneError as error:
-                await _refuse(context, method, error)
+                await self._refuse(context, method, error)
 
         # On the wire it is the same; but gRPC would take a whole message in before it asked us whether it may.
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
@@ -175,7 +181,7 @@ class Border(grpc.aio.ServerInterceptor):
                             del reply  # what is not read is held once, not twice
                             await _write(context, data, stall_s)
             except FedpruneError as error:
-                await _refuse(context, method, error)
+                await self._refuse(context, method, error)
 
         return grpc.stream_stream_rpc_method_handler(answer)
 

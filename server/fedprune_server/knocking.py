@@ -9,8 +9,10 @@ Linux only (/proc). Elsewhere, and for connections from very many addresses, the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 import threading
@@ -18,6 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -28,9 +31,13 @@ from fedprune_server.limits import TokenBucket
 KNOCKS_AT_ONCE, KNOCKS_PER_S = 100.0, 1.0
 # Addresses that are remembered; whoever comes from more of them than that is a matter for a firewall.
 MOST_ADDRESSES = 4096
+# So long a connection that is to be ended is waited with, for others.
+TOGETHER_S = 0.05
 OPEN_FILES = Path("/proc/self/fd")
 
 Peer = tuple[str, int]
+
+log = logging.getLogger("fedprune.service")
 
 
 @dataclass(slots=True)
@@ -80,12 +87,44 @@ class Knocks:
         return too_early_s
 
 
+class Hanging:
+    """Ends connections of one port, by gRPC's names for them, and every call on them. Those of one moment are ended
+    together, in a thread: to find one of them among the open files takes as long as to find them all."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._peers: set[str] = set()
+        self._ending: asyncio.Task[None] | None = None
+
+    def up(self, peer: str) -> None:
+        """End this connection, soon. In the event loop."""
+        if peer not in self._peers:
+            log.info("hung up on who is refused and comes again at once", extra={"peer": peer})
+        self._peers.add(peer)
+        if self._ending is None or self._ending.done():
+            self._ending = asyncio.create_task(self._end())
+
+    async def _end(self) -> None:
+        while self._peers:
+            await asyncio.sleep(TOGETHER_S)
+            peers, self._peers = self._peers, set()
+            await asyncio.to_thread(_shut_down, {read_peer(peer) for peer in peers}, self._port)
+
+
+def _shut_down(peers: set[Peer | None], port: int) -> None:
+    for peer, connection in _connections(port) if OPEN_FILES.exists() else ():
+        with connection, contextlib.suppress(OSError):
+            if peer in peers:
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 def read_peer(text: str) -> Peer | None:
     """Address and port of gRPC's name for a connection: "ipv4:10.0.0.1:5000", "ipv6:%5B::1%5D:5000"."""
     address, _, port = unquote(text).partition(":")[2].rpartition(":")
     return (_plain(address.strip("[]")), int(port)) if port.isdecimal() else None
 
 
+@lru_cache(MOST_ADDRESSES)
 def _plain(address: str) -> str:
     """One writing for each address: IPv4 inside IPv6 is IPv4, zones are left out."""
     try:

@@ -22,9 +22,13 @@ PROGRESS_BYTES = 1 << 14
 MESSAGES_PER_S, MESSAGES_AT_ONCE = 20.0, 100.0
 # What may be sent at once before a limit on bytes a second bites.
 BURST_S = 1.0
-# What a client may owe beside a download and an upload of the largest size, and what a call costs beside its bytes.
-# Breaks of an honest line cost a chunk each, and a receipt settles everything.
+# What a client may owe beside a download and an upload of the largest size, and what a call costs beside its bytes:
+# sixteen of them are free, whatever the model's size. Breaks of an honest line cost a chunk each, and a receipt settles
+# everything.
 DEBT_BYTES, CALL_BYTES = 4 << 20, 1 << 18
+# Of its calls a client is forgiven so many a second at least, however many others are in debt: a thousand honest ones may
+# look for their coordinator at a time.
+CALLS_PER_S = 0.1
 # For so long a debtor who was slowed down takes part in what is forgiven, which is for all together: who is the only one
 # that comes too late hardly feels it.
 DEBTOR_S = 30.0
@@ -71,10 +75,11 @@ class Progress:
 
 @dataclass(slots=True)
 class _Debt:
-    """What has come to nothing so far, and the last assignment whose receipt has settled it."""
+    """What has come to nothing so far, in bytes moved and in calls, and the last assignment whose receipt settled it."""
 
-    bucket: TokenBucket
     settled_by: int = 0
+    moved: TokenBucket = field(default_factory=lambda: TokenBucket(0.0, 0.0))
+    calls: TokenBucket = field(default_factory=lambda: TokenBucket(0.0, 0.0))
 
 
 @dataclass(slots=True, eq=False)
@@ -138,17 +143,34 @@ class Limits:
         return max(bucket.take(count, now_s), self._total.take(count, now_s))
 
     def owe_s(self, identity: str, count: float, now_s: float, *, awaited: bool = True) -> float:
-        """How long to wait after `count` bytes, or calls as `CALL_BYTES`, of which nothing has come yet. What nobody
-        waits for (its round is closed, its client has declined) has no credit: others go first."""
-        debt = self._debts.setdefault(identity, self._fresh())
+        """How long to wait after `count` bytes of which nothing has come yet. What nobody waits for (its round is closed,
+        its client has declined) has no credit: others go first."""
+        credit = DEBT_BYTES + 2 * self.max_update_bytes if awaited else 0.0
+        return self._owe_s(identity, self._debt(identity, now_s).moved, count, credit, now_s)
+
+    def call_s(self, identity: str, now_s: float) -> float:
+        """How long to hold a call of which nothing has come yet."""
+        return self._late_s(identity, self._debt(identity, now_s).calls, CALL_BYTES, now_s)
+
+    def _late_s(self, identity: str, calls: TokenBucket, count: float, now_s: float) -> float:
+        return self._owe_s(identity, calls, count, DEBT_BYTES, now_s, at_least=CALLS_PER_S * CALL_BYTES)
+
+    def _debt(self, identity: str, now_s: float) -> _Debt:
+        debt = self._debts.setdefault(identity, _Debt())
         self._debts.move_to_end(identity)
         if len(self._debts) > MOST_DEBTORS:
             self._debts.popitem(last=False)
         while self._slowed and next(iter(self._slowed.values())) < now_s - DEBTOR_S:
             self._slowed.popitem(last=False)
-        debt.bucket.rate = self.network.max_lost_bytes_per_s / max(1, len(self._slowed))
-        debt.bucket.burst = DEBT_BYTES + 2 * self.max_update_bytes if awaited else 0.0
-        wait_s = debt.bucket.take(count, now_s)
+        return debt
+
+    def _owe_s(
+        self, identity: str, bucket: TokenBucket, count: float, credit: float, now_s: float, at_least: float = 0.0
+    ) -> float:
+        lost = self.network.max_lost_bytes_per_s
+        bucket.rate = lost and max(at_least, lost / max(1, len(self._slowed)))
+        bucket.burst = credit
+        wait_s = bucket.take(count, now_s)
         if wait_s > 0:
             self._slowed[identity] = now_s
             self._slowed.move_to_end(identity)
@@ -156,18 +178,19 @@ class Limits:
 
     def check_debt(self, identity: str, now_s: float, *, awaited: bool = True) -> None:
         """Raise `BusyError` for a client that is so deep in debt that its calls would only wait."""
-        if identity in self._debts and self.owe_s(identity, 0, now_s, awaited=awaited) > LONGEST_WAIT_S:
+        debt = self._debts.get(identity)
+        if debt is None:
+            return
+        calls_s = self._late_s(identity, debt.calls, 0, now_s)
+        if max(calls_s, self.owe_s(identity, 0, now_s, awaited=awaited)) > LONGEST_WAIT_S:
             raise BusyError("too much has come to nothing", party=f"client {identity}", next_step="Try again later")
 
     def settle(self, identity: str, assignment_id: int) -> None:
         """A result has its receipt. The same receipt given again settles nothing."""
         debt = self._debts.get(identity)
         if debt is not None and assignment_id > debt.settled_by:
-            self._debts[identity] = self._fresh(assignment_id)
+            self._debts[identity] = _Debt(assignment_id)
             self._slowed.pop(identity, None)
-
-    def _fresh(self, settled_by: int = 0) -> _Debt:
-        return _Debt(TokenBucket(0.0, 0.0), settled_by)
 
     def progress(self, now_s: float) -> Progress:
         """A watchdog for a transfer that begins now."""

@@ -10,6 +10,7 @@ from fedprune.framing import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
 from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_server.coordinator import Coordinator
 from fedprune_server.interceptors import Border
+from fedprune_server.knocking import Hanging
 from fedprune_server.security import Plain, Secured
 from fedprune_server.service import CoordinatorService
 
@@ -59,5 +60,12 @@ async def listen(
             seen=address,
             next_step="Give another --address, or stop the other coordinator",
         ) from error
+    hanging = Hanging(port)
+
+    def hang_up(peer: str, identity: str) -> None:
+        coordinator.shun(identity)
+        hanging.up(peer)
+
+    border.hang_up = hang_up
     await server.start()
     return server, state, port

@@ -370,6 +370,22 @@ class TestJoining:
                 assert (await honest.join()).heartbeat_s > 0
 
 
+class TestNagging:
+    async def test_who_does_not_take_no_for_an_answer_is_hung_up_on_and_no_round_waits_for_it(
+        self, tmp_path: Path
+    ) -> None:
+        """It has an assignment, and a round would wait an hour for one who lost its line."""
+        async with besieged(tmp_path, "clients.grace_s=3600.0") as (federation, mallory, _):
+            calls = [mallory.stub.Status(pb.StatusRequest(), metadata=mallory.metadata) for _ in range(40)]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert any("too many calls at a time" in str(answer) for answer in answers)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await _drained(mallory.work)
+            await until(lambda: len(federation.rounds) > 0)
+            reason = "client 2 did not contribute: hung up on"
+            assert any(reason in warning for warning in federation.rounds[0].warnings), federation.rounds[0].warnings
+
+
 class TestNames:
     async def test_a_name_taken_twice_sends_the_older_home(self, tmp_path: Path) -> None:
         """Two live clients of one name would push each other out for ever."""
@@ -412,5 +428,5 @@ class TestNames:
 
 
 async def _drained(work: object) -> None:
-    while True:
-        await work.read()  # type: ignore[attr-defined]  # a grpc call
+    while await work.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]  # a grpc call
+        pass

@@ -15,6 +15,7 @@ from fedprune.errors import FedpruneError, IdentityError
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server.interceptors import IDENTITY_KEY, MAX_IDENTITY, RETRY_KEY, Border, Caller, caller, read_caller
 from fedprune_server.limits import Limits
+from fedprune_server.nagging import REFUSALS_AT_ONCE
 
 
 class Context:
@@ -215,6 +216,30 @@ async def test_one_call_too_many_is_told_when_to_come_again() -> None:
     assert inner.aborted is not None
     assert inner.aborted[0] is grpc.StatusCode.UNAVAILABLE
     assert inner.trailing == ((RETRY_KEY, "2"),)
+
+
+@pytest.mark.parametrize(("metadata", "identity"), [((NAMED,), "site-1"), ((), "")])
+async def test_who_is_refused_and_comes_again_at_once_is_hung_up_on(
+    metadata: tuple[tuple[str, str], ...], identity: str
+) -> None:
+    """By its identity where it may be here, by its connection where it may not."""
+
+    async def no_room(request: object, context: object) -> None:
+        raise errors.BusyError("no room")
+
+    async def known(details: object) -> Any:
+        return grpc.unary_unary_rpc_method_handler(no_room)
+
+    hung: list[tuple[str, str]] = []
+    border = Border(Limits(NETWORK))
+    border.hang_up = lambda peer, identity: hung.append((peer, identity))
+    handler: Any = await border.intercept_service(known, Details("/fedprune.v1.Coordinator/Status"))
+    for _ in range(int(REFUSALS_AT_ONCE) + 1):
+        assert hung == []
+        context = Context(*metadata)
+        await handler.stream_unary(None, context)
+        assert context.aborted is not None
+    assert hung == [("ipv4:10.0.0.1:5000", identity)]
 
 
 async def test_nothing_is_read_of_a_call_that_may_not_come_in() -> None:

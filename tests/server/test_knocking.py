@@ -11,7 +11,7 @@ import pytest
 
 from fedprune.pki.subject import Role
 from fedprune_server import knocking
-from fedprune_server.knocking import Knocks, read_peer
+from fedprune_server.knocking import Hanging, Knocks, read_peer
 
 from .secure import channel, secured, status
 
@@ -87,6 +87,25 @@ def test_connections_of_other_ports_are_nobody_s_business() -> None:
                 handle.close()
             assert [peer for peer, _ in found] == [caller.getsockname()]
             assert list(knocking._connections(1)) == []
+
+
+async def test_a_connection_that_is_hung_up_on_ends_and_its_neighbour_does_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        callers = [socket.create_connection(address) for _ in range(3)]
+        accepted = [server.accept()[0] for _ in callers]
+        hanging = Hanging(address[1])
+        for caller in callers[:2]:
+            hanging.up("ipv4:{}:{}".format(*caller.getsockname()))
+        hanging.up("unix:/run/x")
+        loop = asyncio.get_running_loop()
+        for caller in callers:
+            caller.setblocking(False)
+        ends = [await loop.sock_recv(caller, 1) for caller in callers[:2]]
+        accepted[2].sendall(b"!")
+        assert (ends, await loop.sock_recv(callers[2], 1)) == ([b"", b""], b"!")
+        for one in (*callers, *accepted):
+            one.close()
 
 
 @pytest.mark.parametrize(

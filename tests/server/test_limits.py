@@ -7,6 +7,8 @@ import pytest
 from fedprune.config import NetworkSection
 from fedprune.errors import BusyError, LimitError
 from fedprune_server.limits import (
+    CALL_BYTES,
+    CALLS_PER_S,
     DEBT_BYTES,
     DEBTOR_S,
     LONGEST_WAIT_S,
@@ -142,9 +144,32 @@ class TestDebts:
             limits.check_debt("a", 10.0 - LONGEST_WAIT_S - 0.1)
         limits.check_debt("a", 10.0 - LONGEST_WAIT_S + 0.1)
 
+    def test_so_many_calls_are_free_whatever_the_size_of_the_model(self) -> None:
+        for max_update_bytes in (0, 1 << 30):
+            limits = Limits(NetworkSection(), max_update_bytes)
+            held_s = [limits.call_s("a", 0.0) for _ in range(DEBT_BYTES // CALL_BYTES + 1)]
+            assert held_s == [*([0.0] * (DEBT_BYTES // CALL_BYTES)), CALL_BYTES / LOST_BYTES_PER_S]
+
+    def test_who_calls_too_often_is_sent_away_until_it_has_a_receipt(self) -> None:
+        limits = Limits(NetworkSection(), 1 << 30)
+        while limits.call_s("a", 0.0) <= LONGEST_WAIT_S:
+            limits.check_debt("a", 0.0)
+        with pytest.raises(BusyError):
+            limits.check_debt("a", 0.0)
+        limits.settle("a", 1)
+        limits.check_debt("a", 0.0)
+
+    def test_a_thousand_debtors_are_forgiven_a_call_each_now_and_then(self) -> None:
+        limits = Limits(NetworkSection())
+        for number in range(1000):
+            for _ in range(DEBT_BYTES // CALL_BYTES + 1):
+                limits.call_s(f"client-{number}", 0.0)
+        assert limits.call_s("client-0", 1 / CALLS_PER_S) == pytest.approx(1 / CALLS_PER_S)
+
     def test_who_sets_no_limit_has_none(self) -> None:
         limits = Limits(NetworkSection(max_lost_bytes_per_s=0.0))
         assert limits.owe_s("a", 1 << 40, 0.0, awaited=False) == 0.0
+        assert not any(limits.call_s("a", 0.0) for _ in range(1000))
         limits.check_debt("a", 0.0, awaited=False)
 
     def test_not_more_debtors_are_remembered_than_a_few(self) -> None:

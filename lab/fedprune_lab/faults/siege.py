@@ -9,14 +9,13 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 from safetensors.numpy import save_file
 
 from fedprune.errors import FedpruneError
 from fedprune_lab.faults import plan as trials
 from fedprune_lab.faults.programs import Program, Zygote, free_port
-from fedprune_lab.faults.scripted import Scripted, run_all
+from fedprune_lab.faults.scripted import Mood, Scripted, run_all
 from fedprune_lab.faults.verdict import judge
 
 LOOK_S = 0.05
@@ -28,7 +27,9 @@ class Plan:
 
     honest: int = 4
     hostile: int = 0
-    rounds: int = 10
+    rounds: int = 12
+    # How long an honest client trains in a round, without a core.
+    work_s: float = 0.0
     inputs: int = 1000
     hidden: int = 1000
     limit_s: float = 300.0
@@ -40,8 +41,12 @@ class Plan:
         """The run."""
         model = trials.Model(inputs=self.inputs, hidden=self.hidden)
         everyone = self.honest + self.hostile
-        keys = ("pruning.density=1.0", f"network.chunk_bytes={1 << 19}", f"clients.min_clients={everyone}")
+        keys = ("pruning.density=1.0", f"network.chunk_bytes={1 << 19}", f"clients.min_clients={self.honest}")
         return trials.Plan(clients=everyone, rounds=self.rounds, model=model, overrides=keys, limit_s=self.limit_s)
+
+    def mood(self, round_: int) -> Mood:
+        """How an honest client behaves."""
+        return Mood(work_s=self.work_s)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,11 +58,6 @@ class Found:
     round_s: list[float] = field(default_factory=list)
     refused: int = 0
     problems: list[str] = field(default_factory=list)
-
-    @property
-    def median_s(self) -> float:
-        """A round that neither first meets the clients nor says good-bye to them."""
-        return median(self.round_s[1:])
 
 
 def split_cores() -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -79,29 +79,34 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     where = ["--out", str(folder / "runs"), "--address", address]
     coordinator = await warm.start(["server", str(folder / "run.toml"), *where], log=folder / "coordinator.log")
     watching = asyncio.create_task(_watch(coordinator, found))
-    clients = [_client(trial, number, address, folder) for number in range(plan.honest)]
+    clients = [_client(plan, number, address, folder) for number in range(plan.honest)]
     besieging = await _besiege(plan, address)
     try:
         async with asyncio.timeout(plan.limit_s):
             await run_all(clients)
+            await _end(besieging)  # else the coordinator waits for all of them to take their leave
             await coordinator.end()
     except TimeoutError:
         found.problems.append(f"not over after {plan.limit_s:g} s")
     except FedpruneError as error:
         found.problems.append(str(error))
     finally:
-        if besieging is not None:
-            besieging.kill()
-            await besieging.wait()
+        await _end(besieging)
         await coordinator.kill()
         await watching
     _read(found, clients, folder)
     return found
 
 
-def _client(trial: trials.Plan, number: int, server: str, folder: Path) -> Scripted:
-    place = folder / f"client-{number}"
-    return Scripted(name=f"site-{number}", schema=trial.model.schema, server=server, folder=place, chunk_bytes=1 << 19)
+def _client(plan: Plan, number: int, server: str, folder: Path) -> Scripted:
+    return Scripted(
+        name=f"site-{number}",
+        schema=plan.trial.model.schema,
+        server=server,
+        folder=folder / f"client-{number}",
+        chunk_bytes=1 << 19,
+        mood=plan.mood,
+    )
 
 
 async def _besiege(plan: Plan, address: str) -> asyncio.subprocess.Process | None:
@@ -110,6 +115,12 @@ async def _besiege(plan: Plan, address: str) -> asyncio.subprocess.Process | Non
     cores = ",".join(map(str, plan.attackers_cores))
     arguments = [address, str(plan.hostile), str(plan.inputs), str(plan.hidden), cores]
     return await asyncio.create_subprocess_exec(sys.executable, "-m", "fedprune_lab.faults.hostile", *arguments)
+
+
+async def _end(besieging: asyncio.subprocess.Process | None) -> None:
+    if besieging is not None and besieging.returncode is None:
+        besieging.kill()
+        await besieging.wait()
 
 
 async def _watch(coordinator: Program, found: Found) -> None:
