@@ -39,7 +39,7 @@ from fedprune_server.store.records import (
     Work,
 )
 from fedprune_server.store.rows import to_row
-from fedprune_server.store.uploads import Upload, staging_key
+from fedprune_server.store.uploads import Accepting, Upload, staging_key
 
 
 class RowStore(Reading):
@@ -53,6 +53,7 @@ class RowStore(Reading):
         # Results that came whole and wait to be accepted: their digests by run and assignment.
         self._brought: dict[tuple[str, int], str] = {}
         self._uploads_lock = RLock()
+        self._accepting = Accepting(self._uploads_lock)
 
     def close(self) -> None:
         """Give the store back."""
@@ -203,7 +204,9 @@ class RowStore(Reading):
         for key in self.blobs.staged_keys():
             if key.startswith(staging_key(run_id, assignment_id, "")) and key != mine:
                 self.blobs.discard(key)
-        if older is not None and older.sealed and older.sha256 != sha256 and not self._is_named(older.sha256):
+        if older is None or not older.sealed or older.sha256 == sha256 or older.sha256 in self._accepting.digests:
+            return
+        if not self._is_named(older.sha256):
             self.blobs.delete(older.sha256)
 
     def accept(self, run_id: str, submission: Submission) -> ReceiptRecord:
@@ -215,9 +218,10 @@ class RowStore(Reading):
 
     def accept_many(self, run_id: str, submissions: Sequence[Submission]) -> list[ReceiptRecord | RemoteError]:
         """`accept` for several in one transaction."""
-        with self._database.transaction("accept") as tx:
+        digests = [submission.sha256 for submission in submissions]
+        with self._accepting.hold(digests), self._database.transaction("accept") as tx:
             answers = [self._accept(tx, run_id, submission) for submission in submissions]
-        self.blobs.settle([submission.sha256 for submission in submissions])
+        self.blobs.settle(digests)
         with self._uploads_lock:
             for submission in submissions:
                 self._uploads.pop((run_id, submission.assignment_id), None)
@@ -258,19 +262,24 @@ class RowStore(Reading):
         """Delete what nobody needs any more."""
         awaited = self._awaited_work()
         self._end_uploads(but=awaited)
+        # No commit begins to name what is about to be deleted.
         with self._uploads_lock:
             arriving = {upload.sha256 for upload in self._uploads.values()} | set(self._brought.values())
-        doomed = sorted(self.blobs.digests() - self._needed_blobs() - arriving - set(keep))
+            unnamed = self.blobs.digests() - arriving - set(self._accepting.digests) - set(keep)
+            freed = self._delete(sorted(unnamed - self._needed_blobs()))
+        keys = tuple(staging_key(run, assignment, "") for run, assignment in awaited)
+        for key in self.blobs.staged_keys():
+            if not key.startswith(keys):
+                self.blobs.discard(key)
+        return freed
+
+    def _delete(self, doomed: Sequence[str]) -> int:
         # A file that goes must not be missed after a power cut; what lives in the database goes with its record.
         with self._database.transaction("collect-garbage", synced=self.blobs.any_file(doomed)) as tx:
             for digest in doomed:
                 if tx.one("SELECT 1 FROM blobs WHERE digest = ? AND kept = 1", digest):
                     tx.replace("blobs", {"digest": digest, "kept": 0})
             freed = {digest: tx.delete_content(digest) for digest in doomed}
-        keys = tuple(staging_key(run, assignment, "") for run, assignment in awaited)
-        for key in self.blobs.staged_keys():
-            if not key.startswith(keys):
-                self.blobs.discard(key)
         return sum(freed[digest] or self.blobs.delete(digest) for digest in doomed)
 
     def _end_uploads(self, *, but: set[tuple[str, int]]) -> None:
