@@ -7,10 +7,12 @@ script under bench/, whose docstring says what it measures.
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fedprune.errors import ConfigError
 
@@ -29,10 +31,33 @@ def available(folder: Path = FOLDER) -> dict[str, str]:
 
 def run(name: str, arguments: Sequence[str] = (), folder: Path = FOLDER) -> int:
     """Run one bench with these arguments, its output passed on; gives its exit code."""
+    return subprocess.run(_command(name, arguments, folder), check=False).returncode
+
+
+def told(name: str, arguments: Sequence[str] = (), folder: Path = FOLDER) -> dict[str, Any]:
+    """Run one bench, its lines on stderr meanwhile; gives them, the results it kept under `out`, and its exit code."""
+    before = _kept(folder)
+    said = []
+    with subprocess.Popen(_command(name, arguments, folder), stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            print(line, end="", file=sys.stderr, flush=True)
+            said.append(line.rstrip("\n"))
+    new = {path for path, changed in _kept(folder).items() if before.get(path) != changed}
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(new)}
+    return {"bench": name, "exit_code": running.returncode, "results": results, "said": said}
+
+
+def _command(name: str, arguments: Sequence[str], folder: Path) -> list[str]:
     known = available(folder)
     if name not in known:
         raise ConfigError("there is no such bench", seen=name, expected=" | ".join(known))
-    return subprocess.run([sys.executable, str(folder / f"{name}.py"), *arguments], check=False).returncode
+    return [sys.executable, str(folder / f"{name}.py"), *arguments]
+
+
+def _kept(folder: Path) -> dict[Path, int]:
+    """The results of benches, and when each was written, in nanoseconds."""
+    return {path: path.stat().st_mtime_ns for path in (folder / "out").glob("*.json")}
 
 
 def _purpose(path: Path) -> str:

@@ -310,8 +310,12 @@ def bench(name: Bench = None, arguments: BenchArguments = None, as_json: Json = 
     """
     from fedprune_lab import benches
 
+    if name is not None and as_json:
+        found = benches.told(name, arguments or [])
+        commands.print_json(found)
+        raise typer.Exit(found["exit_code"])
     if name is not None:
-        raise typer.Exit(benches.run(name, [*(arguments or []), *(["--json"] if as_json else [])]))
+        raise typer.Exit(benches.run(name, arguments or []))
     if as_json:
         commands.print_json({"benches": benches.available()})
         return

@@ -57,9 +57,9 @@ def test_asked_disturbed_and_stopped(coordinator: subprocess.Popen[str], project
     assert f"the port is in use, or the address is not this machine's (got {address})" in second.stderr
     assert "Traceback" not in second.stderr
 
-    asked = ended("stop", address, "--shutdown", folder=project)
+    asked = ended("stop", address, "--shutdown", "--json", folder=project)
     assert asked.returncode == 0
-    assert asked.stdout.startswith("kept: ")
+    assert set(json.loads(asked.stdout)) == {"coordinator", "kept"}
     assert coordinator.wait() != 0  # the run it was started for did not finish
 
 
