@@ -3,8 +3,8 @@
 MNIST-1D on an MLP of 44,682 parameters, ten clients of lopsided data, 100 rounds. `levels`: two clients each at 0.05,
 0.1, 0.2, 0.5 and 1 of the prunable weights. `smallest`: all ten at 0.05 by the same ranking, from before the first round
 on; `smallest-snip`: by the clients' SNIP scores of the first model. `pruned`: a dense model that is pruned to 0.05
-gradually, which clients at 0.05 could not carry. Who holds which data is drawn by the order in which clients join, and
-with it whose data the strong ones hold: runs of one seed differ. Accuracy is the mean of the last five rounds on test data.
+gradually, which clients at 0.05 could not carry. Seeds change the first weights and the batches; the strong ones hold the
+same data in all of them. Accuracy is the mean of the last five rounds on test data.
 
 Bytes are those of each client's ledger over the last 20 rounds, messages and all, which no new mask disturbs: by how much
 they differ from the bytes of the clients at 1, times the share of the model that a client holds. Each finished run is

@@ -2,7 +2,8 @@
 
 Everything is the real thing: the coordinator as it is served, clients as they run, gRPC, and bytes read from the
 kernel's account of each client's own connection. What is saved is what such a bench would only wait for: processes,
-imports, and syncs to disk. One thread trains for all clients, so that the same seed gives the same bits.
+imports, and syncs to disk. One thread trains for all clients, and they join in the order of their numbers, by which data
+is given out: the same seed gives the same bits.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ class OneProcess:
             while not server.port and not serving.done():
                 await asyncio.sleep(START_POLL_S)
             for number in range(1, self.clients + 1):
+                before = len(self.said)
                 everyone.create_task(self._runner(f"{HOST}:{server.port}", f"client-{number}", worker).run())
+                while not any(said.startswith("joined") for said in self.said[before:]) and not serving.done():
+                    await asyncio.sleep(START_POLL_S)
         if not serving.result():
             raise LocalError("a run did not finish", seen=server.outcomes[-1].reason)
         return reports
