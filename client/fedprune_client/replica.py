@@ -23,6 +23,13 @@ class Replica:
     version: Version | None = None
     weights: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     mask: Mask | None = None
+    # Whether what is held before a change of the mask is kept until the next one, and which version that is.
+    remembers: bool = False
+    _before: tuple[Version, dict[str, NDArray[np.generic]]] | None = None
+
+    def remembered(self, version: Version | None) -> dict[str, NDArray[np.generic]] | None:
+        """The weights of this version, if it is the one that was held before the mask changed."""
+        return self._before[1] if self._before is not None and self._before[0] == version else None
 
     def max_bytes(self, part: Part) -> int:
         """The most bytes a part of this kind can have."""
@@ -53,6 +60,8 @@ class Replica:
             data, schema=self.schema, version=part.version.mask, base=base, limits=Limits.of_mask(self.schema)
         )
         if self.weights and part.base is not None:
+            if self.remembers and self.version is not None:
+                self._before = (self.version, {name: np.array(array) for name, array in self.weights.items()})
             mask.apply(self.weights)
         self.mask = mask
 

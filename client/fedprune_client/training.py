@@ -8,6 +8,7 @@ global generators, which dropout and augmentation use, are set for the duration 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from math import isfinite
@@ -25,6 +26,7 @@ from fedprune.task import Shard, Task, UserCode
 from fedprune.tensor import Schema
 from fedprune.torch import Arrays, MaskHook, load_arrays, seeded, to_arrays
 from fedprune.work import EvaluateWork, TrainWork
+from fedprune_client.distilling import Teacher
 from fedprune_client.optimizers import make_optimizer
 from fedprune_client.steps import StepWatch, Stopped
 
@@ -85,18 +87,21 @@ class Trainer:
         *,
         on_step: Callable[[int, int], None],
         stop: Callable[[], bool],
+        teacher: Mapping[str, NDArray[Any]] | None = None,
     ) -> Trained | None:
-        """Train from `weights` under `mask`; None when `stop()` was true after a step. `TaskError` from the task's
-        code, and when the loss is no longer a finite number."""
+        """Train from `weights` under `mask`, with `work.distill` towards the answers of a model with the weights of
+        `teacher`; None when `stop()` was true after a step. `TaskError` from the task's code, and when the loss is no longer
+        a finite number."""
         load_arrays(self.model, self.schema, weights)
         self.model.train()
         planned = work.epochs * steps_in_pass(self.training, work.batch_size) or work.steps
         planned = min(planned, work.steps or planned)
         watch = StepWatch(self.model, planned, on_step, stop, proximal=work.proximal)
         context = TrainContext(task=self.task, work=work, generator=torch.Generator().manual_seed(work.seed))
+        taught = self._taught(work, teacher)
         try:
             with seeded(work.seed), MaskHook(self.model, mask), watch:
-                examples, metrics = self._loop(context) if self.task.train is None else self._own_loop(context)
+                examples, metrics = self._loop(context, taught) if self.task.train is None else self._own_loop(context)
         except Stopped:
             return None
         arrays = to_arrays(self.model, self.schema)
@@ -108,17 +113,23 @@ class Trainer:
             self.task, self.model, self.held_out, schema=self.schema, weights=weights, batch_size=work.batch_size
         )
 
-    def _loop(self, context: TrainContext) -> tuple[int, dict[str, float]]:
-        """The default loop: (examples of one pass, mean loss over all batches)."""
+    def _taught(self, work: TrainWork, weights: Mapping[str, NDArray[Any]] | None) -> Teacher | None:
+        if weights is None or not work.distill:
+            return None
+        return Teacher.of(self.model, self.schema, weights, share=work.distill, party=self.task.path.name)
+
+    def _loop(self, context: TrainContext, teacher: Teacher | None) -> tuple[int, dict[str, float]]:
+        """The default loop: (examples of one pass, mean loss over all batches; that of the task, without a teacher's)."""
         optimizer = context.optimizer(self.model)
         total, seen = 0.0, 0
-        for batch in context.batches(self.training):
-            optimizer.zero_grad(set_to_none=True)
-            loss = differentiable_loss(self.task, self.model, batch)
-            total += _finite(self.task, loss) * examples_in(batch)
-            seen += examples_in(batch)
-            torch.autograd.backward(loss)
-            optimizer.step()
+        with teacher.beside(self.model) if teacher else nullcontext():
+            for batch in context.batches(self.training):
+                optimizer.zero_grad(set_to_none=True)
+                loss = differentiable_loss(self.task, self.model, batch)
+                total += _finite(self.task, loss) * examples_in(batch)
+                seen += examples_in(batch)
+                torch.autograd.backward(teacher.blend(loss) if teacher else loss)
+                optimizer.step()
         if seen == 0:
             raise TaskError("`train_data` gives no batches", party=self.task.path.name)
         examples = len(self.training) if is_indexed(self.training) else -(-seen // context.work.epochs)

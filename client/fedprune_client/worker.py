@@ -45,7 +45,16 @@ class Worker:
         assert self.replica.mask is not None
         check(assignment)
         began_s = time.monotonic()
-        trained = self.trainer.train(self.replica.weights, self.replica.mask, work, on_step=on_step, stop=stop)
+        if work.distill:
+            self.replica.remembers = True
+        trained = self.trainer.train(
+            self.replica.weights,
+            self.replica.mask,
+            work,
+            on_step=on_step,
+            stop=stop,
+            teacher=self.replica.remembered(work.teacher),
+        )
         if trained is None:
             return
         work_s = time.monotonic() - began_s

@@ -46,6 +46,9 @@ class PruningSection(Section):
     the best accepted model, and undone where it costs more. With density "auto" 0.01 unless given."""
     recovery: Count = 3
     """For steps on approval: rounds of training between a step and its verdict."""
+    distill: ShareOrZero = 0.0
+    """For steps on approval: share of the loss during recovery that pulls clients towards the answers of the model before
+    the step (Hinton et al., 2015, at temperature 2), which they hold anyway; 0 does not."""
     over: Literal["prunable", "all"] = "prunable"
     """What keep, compression and parameters of `budget` count: the prunable weights, or all of them."""
     method: Method = "magnitude"
@@ -160,7 +163,11 @@ class PruningSection(Section):
 
     @model_validator(mode="after")
     def _approvable(self) -> Self:
+        if self.distill >= 1.0:
+            raise KeyProblem("distill", "with all of the loss the labels would not count")
         if self.allowance is None:
+            if self.distill:
+                raise KeyProblem("distill", "there is a recovery only with max_accuracy_drop")
             return self
         if self.method not in DATA_FREE:
             raise KeyProblem(

@@ -152,6 +152,8 @@ def _train_message(work: TrainWork, plan: UploadPlan) -> pb.Train:
         proximal=work.proximal,
         seed=work.seed,
         plan=plan_message(plan),
+        distill=work.distill,
+        teacher=None if work.teacher is None else version_message(work.teacher),
     )
 
 
@@ -211,6 +213,8 @@ def _train(message: pb.Train) -> TrainWork:
         weight_decay=message.weight_decay,
         proximal=message.proximal,
         seed=message.seed,
+        distill=message.distill,
+        teacher=version(message.teacher) if message.HasField("teacher") else None,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from fedprune.errors import LocalError
+from fedprune.tensor import Version
 
 SEED_LIMIT = 1 << 64
 
@@ -39,7 +40,8 @@ class UploadPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainWork:
     """Local training: `epochs` passes over the data, cut short after `steps` optimizer steps where `steps` is not 0.
-    `proximal` is FedProx's mu (Li et al., 2020)."""
+    `proximal` is FedProx's mu (Li et al., 2020). `distill` is the share of the loss that pulls towards the answers of
+    `teacher`, a version that the client held before its mask changed; without a teacher it is only to be kept in mind."""
 
     epochs: int = 1
     steps: int = 0
@@ -50,8 +52,11 @@ class TrainWork:
     weight_decay: float = 0.0
     proximal: float = 0.0
     seed: int = 0
+    distill: float = 0.0
+    teacher: Version | None = None
 
     def __post_init__(self) -> None:
+        _check(0.0 <= self.distill < 1.0, "distill", self.distill, "a share from 0, below 1")
         _check(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _check(self.steps >= 0, "steps", self.steps, "0 or more")
         _check_batch_size(self.batch_size)

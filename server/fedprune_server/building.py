@@ -64,6 +64,7 @@ def build_run(
         choose=choose,
         first_sha256=first_sha256,
         epoch=lambda: versions.control.rollbacks if versions.control else 0,
+        teacher=lambda: versions.control.trial.snapshot if versions.control and versions.control.trial else None,
     )
     state = resumed.state if resumed else Course(rules=_rules(site, config, pruner))
     run = Run(config=config, members=site.members, settling=settling, desk=desk, state=state, more=more, loop=loop)
@@ -86,6 +87,12 @@ def _entered(site: Site, config: RunConfig, folder: Path, store: Store, schema: 
 
 
 def _pruner(site: Site, config: RunConfig, schema: Schema) -> Pruner:
+    if config.pruning.distill and site.workshop.task.train is not None:
+        raise ConfigError(
+            "pruning.distill works in fedprune's own loop, and the task brings a `train` of its own",
+            party=site.workshop.task.path.name,
+            next_step="Leave pruning.distill out, or `train`",
+        )
     cost = site.workshop.cost(config)
     asked = plan.pruning_plan(config, schema, cost)
     pruner = Pruner(asked, config.run.rounds, seed=config.run.seed, cost=cost.per_weight if cost else None)

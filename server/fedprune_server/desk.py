@@ -41,7 +41,8 @@ def small_steps(parts: Sequence[Part], blobs: Blobs, *, most_bytes: int) -> tupl
 @dataclass(slots=True, kw_only=True)
 class Desk:
     """The assignments of one run, by client. `first_sha256` is the digest of the weights that the run's seed gives;
-    `epoch` counts rollbacks: clients drop the residuals of an earlier one."""
+    `epoch` counts rollbacks: clients drop the residuals of an earlier one; `teacher` is the version before a pruning step
+    that recovers."""
 
     config: RunConfig
     run_id: str
@@ -50,6 +51,7 @@ class Desk:
     choose: Callable[[int], Choice | None]
     first_sha256: bytes
     epoch: Callable[[], int]
+    teacher: Callable[[], Version | None] = lambda: None
     _given: dict[int, Assignment] = field(default_factory=dict)
     _records: dict[int, AssignmentRecord] = field(default_factory=dict)
 
@@ -109,7 +111,7 @@ class Desk:
             work = plan.score_work(self.config, need, round_=round_, shard=shard)
             return work, plan.score_plan(self.config, need, round_=round_, shard=shard)
         config = plan.chosen(self.config, self.choose(round_), round_=round_)
-        training = plan.train_work(config, round_=round_, shard=shard)
+        training = plan.train_work(config, round_=round_, shard=shard, teacher=self.teacher())
         return training, plan.upload_plan(config, round_=round_, shard=shard, residual_epoch=self.epoch())
 
     def send(self, client: int, steps: Sequence[Step] = ()) -> None:

@@ -14,7 +14,7 @@ from fedprune.config import RunConfig
 from fedprune.flops import Cost
 from fedprune.pruning import Floors, PruningPlan
 from fedprune.score_frames import PLACES_ONLY
-from fedprune.tensor import Schema
+from fedprune.tensor import Schema, Version
 from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork, UploadPlan
 from fedprune_server.aggregation import Aggregator, Options, aggregator
 from fedprune_server.autoplan import Bounds, Choice
@@ -114,8 +114,9 @@ def aggregation(config: RunConfig) -> Aggregator:
     return aggregator(chosen.rule, options)
 
 
-def train_work(config: RunConfig, *, round_: int, shard: int) -> TrainWork:
-    """What a client does in a round; the shard's place, not the connection, decides its batches."""
+def train_work(config: RunConfig, *, round_: int, shard: int, teacher: Version | None = None) -> TrainWork:
+    """What a client does in a round; the shard's place, not the connection, decides its batches. `teacher` is the version
+    before a pruning step that recovers."""
     training = config.training
     return TrainWork(
         epochs=training.epochs,
@@ -127,6 +128,8 @@ def train_work(config: RunConfig, *, round_: int, shard: int) -> TrainWork:
         weight_decay=training.weight_decay,
         proximal=training.proximal,
         seed=derive_seed(config.run.seed, "batches", round_, shard),
+        distill=config.pruning.distill,
+        teacher=teacher if config.pruning.distill else None,
     )
 
 

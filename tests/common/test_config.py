@@ -83,6 +83,8 @@ def test_whole_numbers_serve_as_shares() -> None:
         ("[pruning]\nlevels = [0.1]\nschedule = 'regrow'", "line 3: [pruning] schedule"),
         ("[pruning]\nlevels = [0.1]\ndensity = 'auto'", "clients that all hold the whole model"),
         ("[pruning]\npreset = 'feddst'\n[compression]\ndown = 'int8'", 'lossless or raw with pruning.regrow = "local"'),
+        ("[pruning]\ndistill = 0.5", "there is a recovery only with max_accuracy_drop"),
+        ("[pruning]\ndensity = 'auto'\ndistill = 1.0", "the labels would not count"),
         ("[privacy]\nepsilon = 1", "line 2: [privacy] epsilon is not a key"),
     ],
 )

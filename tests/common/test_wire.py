@@ -61,6 +61,8 @@ works = st.one_of(
         weight_decay=amounts,
         proximal=amounts,
         seed=u64,
+        distill=st.floats(0, 0.99),
+        teacher=st.none() | st.builds(Version, shape=u32, model=u32, mask=u32),
     ),
     st.builds(EvaluateWork, batch_size=batch_sizes),
     st.builds(ScoreWork, method=st.just("fisher"), batches=u32, batch_size=batch_sizes, seed=u64, grow=st.just((0, 7))),

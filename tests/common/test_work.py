@@ -19,6 +19,7 @@ from fedprune.work import EvaluateWork, ReestimateWork, ScoreWork, TrainWork, Up
         (TrainWork, {"batch_size": 0}),
         (TrainWork, {"learning_rate": float("nan")}),
         (TrainWork, {"proximal": -0.1}),
+        (TrainWork, {"distill": 1.0}),
         (TrainWork, {"seed": 1 << 64}),
         (EvaluateWork, {"batch_size": 0}),
         (ScoreWork, {"method": ""}),

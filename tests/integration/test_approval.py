@@ -15,11 +15,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedprune.config import RunConfig
-from fedprune.errors import StoreError
+from fedprune.errors import ConfigError, StoreError
 from fedprune.report import RoundReport
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
+from fedprune_client.distilling import Teacher
 from fedprune_client.transport import Link
 from fedprune_server.store import verify
 
@@ -97,6 +98,35 @@ async def test_a_step_that_costs_nothing_stays(tmp_path: Path) -> None:
     assert [row.density for row in rows[:2]] == [1.0, pytest.approx(0.3, abs=0.01)]
     assert rows[-1].density == rows[1].density
     assert bench.federation.report.pruning_outcome.endswith("accepted: the target is reached")
+
+
+@pytest.mark.parametrize("lossy", [(), LOSSY])
+async def test_while_a_step_recovers_clients_learn_from_the_model_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lossy: tuple[str, ...]
+) -> None:
+    """From what they held before the mask changed, to the byte, and without another byte on the wire."""
+    taught: list[Arrays] = []
+    make = Teacher.of
+
+    def watched(student: Any, schema: Any, weights: Arrays, **more: Any) -> Teacher:
+        taught.append({name: a.copy() for name, a in weights.items()})
+        return make(student, schema, weights, **more)
+
+    monkeypatch.setattr(Teacher, "of", watched)
+    keys = (*STEP, *lossy, "pruning.distill=0.5", "pruning.recovery=2")
+    bench = Bench(tmp_path, lambda version: 0.9, run_file(*keys))
+    rows = await bench.run()
+    assert [row.trial.decision for row in rows if row.trial] == ["accepted"]
+    # Proposed with round 2; two rounds of three clients recover.
+    assert len(taught) == 6
+    before = bench.held[1, 0]
+    assert all(weights[name].tobytes() == before[name].tobytes() for weights in taught for name in weights)
+
+
+async def test_a_task_with_a_loop_of_its_own_cannot_be_distilled(tmp_path: Path) -> None:
+    task = task_file(tmp_path, more="def train(model, data, ctx):\n    return 1\n")
+    with pytest.raises(ConfigError, match="a `train` of its own"):
+        await Federation(tmp_path, task, [run_file(*STEP, "pruning.distill=0.5")]).run()
 
 
 @pytest.mark.parametrize("lossy", [(), LOSSY])

@@ -693,6 +693,8 @@ class Train(_message.Message):
     PROXIMAL_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    DISTILL_FIELD_NUMBER: _builtins.int
+    TEACHER_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     steps: _builtins.int
     """0: as many as the epochs hold."""
@@ -703,8 +705,14 @@ class Train(_message.Message):
     weight_decay: _builtins.float
     proximal: _builtins.float
     seed: _builtins.int
+    distill: _builtins.float
+    """Share of the loss that is the distance to what the model answers that the client held before its mask changed."""
     @_builtins.property
     def plan(self) -> Global___UploadPlan: ...
+    @_builtins.property
+    def teacher(self) -> Global___Version:
+        """That model; absent: there is none now, but the next change of the mask may make the one held before it be asked for."""
+
     def __init__(
         self,
         *,
@@ -718,10 +726,12 @@ class Train(_message.Message):
         proximal: _builtins.float = ...,
         seed: _builtins.int = ...,
         plan: Global___UploadPlan | None = ...,
+        distill: _builtins.float = ...,
+        teacher: Global___Version | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "teacher", b"teacher"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate", b"learning_rate", "momentum", b"momentum", "optimizer", b"optimizer", "plan", b"plan", "proximal", b"proximal", "seed", b"seed", "steps", b"steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "distill", b"distill", "epochs", b"epochs", "learning_rate", b"learning_rate", "momentum", b"momentum", "optimizer", b"optimizer", "plan", b"plan", "proximal", b"proximal", "seed", b"seed", "steps", b"steps", "teacher", b"teacher", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
