@@ -267,10 +267,11 @@ class RowStore(Reading):
             arriving = {upload.sha256 for upload in self._uploads.values()} | set(self._brought.values())
             unnamed = self.blobs.digests() - arriving - set(self._accepting.digests) - set(keep)
             freed = self._delete(sorted(unnamed - self._needed_blobs()))
-        keys = tuple(staging_key(run, assignment, "") for run, assignment in awaited)
-        for key in self.blobs.staged_keys():
-            if not key.startswith(keys):
-                self.blobs.discard(key)
+            # Those that are awaited now, and those that have begun since we looked.
+            keys = tuple(staging_key(run, assignment, "") for run, assignment in awaited | self._uploads.keys())
+            for key in self.blobs.staged_keys():
+                if not key.startswith(keys):
+                    self.blobs.discard(key)
         return freed
 
     def _delete(self, doomed: Sequence[str]) -> int:

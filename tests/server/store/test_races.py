@@ -45,6 +45,12 @@ def test_what_is_being_committed_is_not_deleted_for_a_newer_upload(
     held, looked = Held(), threading.Event()
     store = SqliteStore(tmp_path / "state", durable=False, inline_bytes=0, failpoint=held.at)
     needed = store._needed_blobs
+
+    def look() -> set[str]:
+        found = needed()
+        looked.set()
+        return found
+
     scene = Scene(store).begin()
     work = scene.open(1)[0]
     said = scene.upload(work, MINE)
@@ -53,7 +59,7 @@ def test_what_is_being_committed_is_not_deleted_for_a_newer_upload(
         accepting = pool.submit(store.accept, RUN, said)
         assert held.there.wait(LONGEST_S)
         begin_other(store, work)
-        monkeypatch.setattr(store, "_needed_blobs", lambda: (needed(), looked.set())[0])
+        monkeypatch.setattr(store, "_needed_blobs", look)
         collecting = pool.submit(store.collect_garbage) if collected else None
         assert not collected or looked.wait(LONGEST_S)
         held.go_on.set()
@@ -61,6 +67,30 @@ def test_what_is_being_committed_is_not_deleted_for_a_newer_upload(
         if collecting is not None:
             collecting.result(LONGEST_S)
     assert bytes(store.blobs.open(said.sha256)) == MINE
+    store.close()
+
+
+def test_an_upload_that_begins_while_garbage_is_collected_keeps_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its round was opened after the look at which work is awaited."""
+    store = SqliteStore(tmp_path / "state", durable=False, inline_bytes=0)
+    scene = Scene(store).begin()
+    needed, works = store._needed_blobs, list[AssignmentRecord]()
+
+    def open_and_send() -> set[str]:
+        works.extend(scene.open(1))
+        upload = begin_other(store, works[0])
+        assert isinstance(upload, Upload)
+        upload.append(0, OTHER[:100])
+        return needed()
+
+    monkeypatch.setattr(store, "_needed_blobs", open_and_send)
+    store.collect_garbage()
+    monkeypatch.undo()
+    again = begin_other(store, works[0])
+    assert isinstance(again, Upload)
+    assert again.offset == 100
     store.close()
 
 
