@@ -12,7 +12,7 @@ ARGS ?=
 JOBS ?= auto
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format bench faults protos docs clean
+.PHONY: help demo test lint format bench faults fuzz protos docs clean
 
 help:
 	@echo "make demo     a federation on this machine: dense, then pruned to a tenth; about a minute"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    the figures we publish, all of them or ARGS=NAME"
 	@echo "make faults   kill coordinators at 200 random instants and at every named point, and compare"
+	@echo "make fuzz     messages, uploads and frames changed as coverage leads, for SECONDS=600 each"
 	@echo "make protos   the wire code from protos/"
 	@echo "make docs     the reference pages from the code, and the site in build/site"
 	@echo "make clean    remove what was built, .venv too"
@@ -53,6 +54,11 @@ faults: $(VENV)/developing
 	$(BIN)/python bench/fuzz.py --cases 200000
 	$(BIN)/python bench/hostile.py
 	$(BIN)/python bench/mutants.py
+
+fuzz: $(VENV)/developing
+	@$(PIP) install -c constraints.txt --group fuzz
+	$(BIN)/python tests/attacks/wire/fuzz.py -max_total_time=$(or $(SECONDS),600)
+	$(BIN)/python tests/attacks/codec/fuzz.py -max_total_time=$(or $(SECONDS),600)
 
 protos: $(VENV)/developing
 	$(BIN)/python protos/generate.py
