@@ -175,9 +175,15 @@ class Output:
                 model_version=decision.undone.version.model,
                 mask_version=mask.version,
                 mask_changed=True,
+                layers=rows.restored(mask, self._last_layers(number)),
             )
         self.rounds[number] = row
         return row
+
+    def _last_layers(self, number: int) -> tuple[LayerReport, ...]:
+        """What the last change of the mask up to this round made of the layers."""
+        made = (self.rounds[n].layers for n in sorted(self.rounds, reverse=True) if n <= number)
+        return next((layers for layers in made if layers), ())
 
     def publish(self, number: int) -> None:
         """The round is complete: a line in rounds.jsonl, and word to whoever watches."""

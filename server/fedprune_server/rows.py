@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedprune.ledger import Direction, Entry, Kind
+from fedprune.mask import Mask
 from fedprune.report import LayerReport, TrialReport
 from fedprune.sockets import Counters
 from fedprune.traffic import Traffic
@@ -72,6 +73,21 @@ def layers(proposal: Proposal) -> tuple[LayerReport, ...]:
             grown=layer.grown,
         )
         for layer in proposal.explanation
+    )
+
+
+def restored(mask: Mask, tried: Sequence[LayerReport]) -> tuple[LayerReport, ...]:
+    """The layers of a mask that is in force again, where `tried` were those of the step that is undone."""
+    alive = {layer.name: int(mask.alive[layer.name].sum()) for layer in tried}
+    return tuple(
+        LayerReport(
+            name=layer.name,
+            size=layer.size,
+            alive=alive[layer.name],
+            before=layer.alive,
+            grown=max(0, alive[layer.name] - layer.alive),
+        )
+        for layer in tried
     )
 
 

@@ -140,6 +140,9 @@ async def test_a_step_that_costs_too_much_is_undone_to_the_byte(tmp_path: Path, 
     assert first.trial.drop == pytest.approx(0.5)
     # Proposed with round 2, whose version is 2; undone after round 3, as version 4 with mask 2.
     assert (first.model_version, first.mask_version, first.density) == (4, 2, 1.0)
+    # The report's layers are those of the mask in force.
+    assert all(layer.alive == layer.size for layer in first.layers)
+    assert sum(layer.grown for layer in first.layers) == sum(l.size - l.alive for l in rows[1].layers) > 0
     assert same_bytes(bench.held[4, 2], bench.held[1, 0])
     assert not same_bytes(bench.held[4, 2], bench.held[2, 1])
     # Half the step comes next, from the same place; nobody uses a version twice.

@@ -78,7 +78,7 @@ function drawTiles() {
   put("t-accuracy", percent(scored.at(-1)?.accuracy));
   put("t-accuracy-more", best === null ? "not measured yet" : `best ${percent(best)}`);
   put("t-density", percent(last?.density ?? 1));
-  put("t-density-more", `of ${count(told.prunable)}, aim ${percent(told.config.pruning.density, 0)}`);
+  put("t-density-more", `of ${count(told.prunable)}, ${aim(told.config.pruning)}`);
   const actual = sum(rows, (row) => moved(row).up + moved(row).down), dense = sum(rows, (row) => row.dense_equivalent.up + row.dense_equivalent.down);
   put("t-bytes", rows.length ? size(actual) : NONE);
   put("t-bytes-more", rows.length ? `↑ ${size(sum(rows, (r) => moved(r).up))}  ↓ ${size(sum(rows, (r) => moved(r).down))}` : "");
@@ -141,6 +141,12 @@ function drawMask() {
   const picture = get("mask");
   picture.alt = `alive weights of ${mask.layer} after round ${row.round}`;
   if (picture.dataset.query !== query.toString()) { picture.dataset.query = query.toString(); picture.src = `mask.png?${query}`; }
+}
+
+function aim(pruning) {
+  const [budget] = Object.entries(pruning.budget);
+  if (budget) return `aim ${budget[0]} ${budget[1]}`;
+  return pruning.density === "auto" ? "as few as the accuracy allows" : `aim ${percent(pruning.density, 0)}`;
 }
 
 function drawDecisions() {
