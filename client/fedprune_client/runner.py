@@ -164,7 +164,7 @@ class Runner:
         try:
             schema = self.schema.with_roles(wire.roles(start.roles, party=self.link.server))
             shard = Shard(index=start.shard.index, count=start.shard.count, path=self.data, seed=start.seed)
-            load = partial(Trainer.load, self.task, self.model, schema, shard, start.held_out)
+            load = partial(Trainer.load, self.task, self.model, schema, shard, start.held_out, start.fold)
             trainer = await self._in_worker(load)
             first = partial(draw, self.task, schema, seed=start.seed, sha256=start.first_sha256)
             replica = await self._in_worker(first)

@@ -72,11 +72,13 @@ class Trainer:
     held_out: Any | None
 
     @classmethod
-    def load(cls, task: Task, model: nn.Module, schema: Schema, shard: Shard, held_out: float) -> Trainer:
-        """Read the shard's data and keep the share `held_out` of it apart, the same for the same shard and seed."""
+    def load(
+        cls, task: Task, model: nn.Module, schema: Schema, shard: Shard, held_out: float, fold: int = 0
+    ) -> Trainer:
+        """Read the shard's data and keep the share `held_out` of it apart, the same for the same shard, seed and fold."""
         data = task.train_data(shard)
         check_data(data, function="train_data", party=f"{task.path.name}, shard {shard.index} of {shard.count}")
-        training, apart = split(data, held_out, seed=shard.seed + shard.index)
+        training, apart = split(data, held_out, shard.seed + shard.index, fold)
         return cls(task=task, model=model, schema=schema, training=training, held_out=apart)
 
     def train(

@@ -56,17 +56,20 @@ def check_data(data: object, *, function: str, party: str) -> None:
         )
 
 
-def split(data: Any, held_out: float, seed: int) -> tuple[Any, Any | None]:
+def split(data: Any, held_out: float, seed: int, fold: int = 0) -> tuple[Any, Any | None]:
     """(training share, held-out share): `held_out` of the examples, at least one where there are two, drawn from
-    `seed`. The held-out share is None where there is nothing to spare and for data without positions."""
+    `seed`; another `fold` holds out others, and all folds together hold out every example once. The held-out share is
+    None where there is nothing to spare and for data without positions."""
     if not 0.0 <= held_out < 1.0:
         raise LocalError("held_out is no share", seen=held_out, expected="0 or more, below 1")
     count = len(data) if is_indexed(data) else 0
     if held_out == 0.0 or count < 2:
         return data, None
-    kept = min(max(round(count * held_out), 1), count - 1)
+    first = min(round(count * held_out * fold), count - 1)
+    last = min(max(round(count * held_out * (fold + 1)), first + 1), count if first else count - 1)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
-    return Rows(data, order[kept:].sort().values), Rows(data, order[:kept].sort().values)
+    rest = torch.cat([order[:first], order[last:]])
+    return Rows(data, rest.sort().values), Rows(data, order[first:last].sort().values)
 
 
 def steps_in_pass(data: Any, batch_size: int) -> int:

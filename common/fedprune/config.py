@@ -122,6 +122,14 @@ class TrainingSection(Section):
     """FedProx's mu: pull towards the round's model (Li et al., 2020); 0 is off."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of a client's data that is kept out of training, for evaluation."""
+    fold: CountOrZero = 0
+    """Which part of that size is kept out, 0 for the first: with 0.2 the folds 0 to 4 keep every example out once."""
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.fold and round((self.fold + 1) * self.held_out, 9) > 1.0:
+            raise KeyProblem("fold", f"there is no part {self.fold} of {self.held_out} each")
+        return self
 
 
 class AggregationSection(Section):

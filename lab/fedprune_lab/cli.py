@@ -41,6 +41,12 @@ Vary = Annotated[
     list[str], typer.Option("--vary", metavar="KEY=V,V", help="A key and the values to try; repeat for combinations.")
 ]
 Seeds = Annotated[str, typer.Option(metavar="N,N", help="Seeds; each strategy runs once with each.")]
+Folds = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="K", help="Hold out each of K parts of every client's data in turn, and choose by their mean."
+    ),
+]
 TaskFile = Annotated[Path | None, typer.Option("--task", metavar="FILE", help="Task file; wins over [task] file.")]
 Runs = Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs lie.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")]
@@ -110,6 +116,7 @@ def compare(
     vary: Vary,
     task: TaskFile = None,
     seeds: Seeds = "1",
+    folds: Folds = 0,
     clients: Clients = 4,
     overrides: server.Overrides = None,
     out: Out = Path("runs"),
@@ -120,6 +127,7 @@ def compare(
     \b
     Example: fedprune compare run.toml --vary pruning.method=magnitude,snip --seeds 1,2,3
              fedprune compare run.toml --vary pruning.preset=gradual,fedrts --vary pruning.density=0.1,0.2
+             fedprune compare run.toml --vary pruning.density=0.05,0.1,0.2 --folds 5
     """
     from rich.console import Console
 
@@ -132,6 +140,7 @@ def compare(
         task=comparing.task_of(run_file, task),
         varied=vary,
         seeds=comparing.read_seeds(seeds),
+        folds=comparing.checked_folds(folds),
         clients=clients,
         overrides=overrides or [],
         out=free_folder(out, "compare"),

@@ -22,6 +22,7 @@ from fedprune.report import RunReport
 from fedprune.task import Shard, Task, load_task
 from fedprune.tensor import Schema
 from fedprune.torch import assign_roles, build_model, signature
+from fedprune_lab.choosing import Accuracies, choose
 from fedprune_lab.federation import Federation
 from fedprune_lab.outcomes import Outcome, outcome, table, to_csv, to_dict
 from fedprune_lab.plot import picture
@@ -31,7 +32,7 @@ from fedprune_lab.view import View
 
 # Two strategies whose densities differ by less share their controls.
 SAME_DENSITY = 0.005
-FUNCTIONS = ("train_data", "loss", "test_data", "metrics", "optimizer", "train")
+FUNCTIONS = ("model", "train_data", "loss", "test_data", "metrics", "optimizer", "train")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,14 +48,18 @@ class Comparing:
     out: Path
     view: View
     overrides: Sequence[str] = ()
+    folds: int = 0
     notes: list[str] = field(default_factory=list)
+    _accuracies: dict[str, Accuracies] = field(default_factory=dict)
 
     def run(self) -> list[Outcome]:
         """Do all of it and write compare.csv, .json, .svg and .html. Raises `LocalError`."""
-        asked = strategies(lambda overrides: self._config(overrides), self.varied, self.seeds)
+        asked = strategies(lambda overrides: self._config(overrides), self.varied, self.seeds, self.folds)
         self.out.mkdir(parents=True)
-        task = load_task(self.task)
+        task = load_task(self._without_test_data() if self.folds else self.task)
         rows = self._federation("strategies", asked, task)
+        if self.folds and (choice := choose({s.name: self._accuracies[s.name] for s in asked if s.name != DENSE})):
+            self.note(str(choice))
         kept = _distinct([row for row in rows if row.strategy != DENSE and row.density < 1.0])
         controls = [random_control(asked[-1], row.density) for row in kept]
         if controls:
@@ -68,6 +73,12 @@ class Comparing:
         crowd = [f"clients.expect={self.clients}", f"clients.min_clients={self.clients}"]
         return RunConfig.load(self.run_file, [*self.overrides, *overrides, *crowd])
 
+    def _without_test_data(self) -> Path:
+        """The task as folds need it: clients evaluate, on what they hold out, and test data has no say in the choice."""
+        file = self.out / "task.py"
+        file.write_text(_task_like(self.task, but=("test_data",)))
+        return file
+
     def _federation(self, name: str, rows: Sequence[Strategy], task: Task) -> list[Outcome]:
         configs = [config for strategy in rows for config in strategy.configs.values()]
         folder = self.out / name
@@ -76,6 +87,11 @@ class Comparing:
         found = []
         for strategy in rows:
             mine = {config.run.name: config for config in strategy.configs.values()}
+            self._accuracies[strategy.name] = {
+                key: accuracy
+                for key, config in strategy.configs.items()
+                if (accuracy := by_name[config.run.name].final.accuracy_last_rounds) is not None
+            }
             flops = [self._flops(task, config, folder / run, by_name[run]) for run, config in mine.items()]
             found.append(outcome(strategy.name, [by_name[run] for run in mine], flops))
         return found
@@ -138,6 +154,13 @@ def read_seeds(text: str) -> list[int]:
         raise ConfigError("--seeds cannot be read", seen=text, expected="whole numbers, such as 1,2,3") from error
 
 
+def checked_folds(folds: int) -> int:
+    """As many parts as data can be cut into: 0 for none, else 2 or more. Raises `ConfigError`."""
+    if folds == 1:
+        raise ConfigError("one fold leaves nothing to train on", seen="--folds 1", expected="0, or 2 and more")
+    return folds
+
+
 def width_for(task: Task, weights: int) -> float:
     """The width at which the task's model comes nearest to so many parameters. Raises `TaskError` where its `model`
     takes none."""
@@ -157,16 +180,19 @@ def _parameters(task: Task, width: float) -> int:
 
 
 def _narrow_task(path: Path, width: float) -> str:
-    return f'''"""The task of {path.name} with its model at width {width:.4g}: the control at equal weights."""
+    like = _task_like(path, but=("model",))
+    return f"{like}\n\ndef model():\n    # The control at equal weights.\n    return _whole.model({width!r})\n"
+
+
+def _task_like(path: Path, *, but: Sequence[str]) -> str:
+    """A task file that has all of another's functions but these."""
+    kept = tuple(name for name in FUNCTIONS if name not in but)
+    return f'''"""The task of {path.name} without its {" and ".join(but)}."""
 
 from fedprune.task import load_task
 
 _whole = load_task({str(path)!r})
-globals().update({{n: getattr(_whole, n) for n in {FUNCTIONS!r} if getattr(_whole, n) is not None}})
-
-
-def model():
-    return _whole.model({width!r})
+globals().update({{n: getattr(_whole, n) for n in {kept!r} if getattr(_whole, n) is not None}})
 '''
 
 

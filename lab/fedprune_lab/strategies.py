@@ -18,14 +18,16 @@ from fedprune.tomlfile import parse_override
 
 DENSE, RANDOM, NARROW = "dense", "random mask", "narrower dense"
 Load = Callable[[Sequence[str]], RunConfig]
+# One run of a strategy: its seed, and the fold of the data that is held out, where there are folds.
+Key = tuple[int, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """A row of the comparison: its run file for each seed."""
+    """A row of the comparison: its run file for each seed and fold."""
 
     name: str
-    configs: Mapping[int, RunConfig]
+    configs: Mapping[Key, RunConfig]
 
 
 def parse_vary(vary: str) -> tuple[str, ...]:
@@ -55,11 +57,13 @@ def _split(values: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def strategies(load: Load, varied: Sequence[str], seeds: Sequence[int]) -> tuple[Strategy, ...]:
-    """The dense baseline and every combination of the varied values; `load` reads the run file with overrides."""
+def strategies(load: Load, varied: Sequence[str], seeds: Sequence[int], folds: int = 0) -> tuple[Strategy, ...]:
+    """The dense baseline and every combination of the varied values; `load` reads the run file with overrides. With `folds`
+    each is run with every fold of the data held out in turn."""
+    keys = [(seed, fold) for seed in seeds for fold in (range(folds) if folds else (None,))]
     combinations = list(product(*(parse_vary(vary) for vary in varied)))
     named = {_name(overrides): overrides for overrides in combinations}
-    asked = tuple(_strategy(load, name, overrides, seeds) for name, overrides in named.items())
+    asked = tuple(_strategy(load, name, overrides, keys, folds) for name, overrides in named.items())
     return _dense(asked[0]), *asked
 
 
@@ -82,16 +86,20 @@ def _dense(like: Strategy) -> Strategy:
     return _changed(like, DENSE, lambda pruning: PruningSection(protect=pruning.protect, prune=pruning.prune))
 
 
-def _strategy(load: Load, name: str, overrides: Sequence[str], seeds: Sequence[int]) -> Strategy:
-    configs = {seed: load([*overrides, f"run.seed={seed}", f"run.name={slug(name, seed)}"]) for seed in seeds}
-    return Strategy(name=name, configs=configs)
+def _strategy(load: Load, name: str, overrides: Sequence[str], keys: Sequence[Key], folds: int) -> Strategy:
+    def config(key: Key) -> RunConfig:
+        seed, fold = key
+        held = [] if fold is None else [f"training.held_out={1 / folds}", f"training.fold={fold}"]
+        return load([*overrides, f"run.seed={seed}", f"run.name={slug(name, key)}", *held])
+
+    return Strategy(name=name, configs={key: config(key) for key in keys})
 
 
 def _changed(like: Strategy, name: str, change: Callable[[PruningSection], PruningSection]) -> Strategy:
     configs = {}
-    for seed, config in like.configs.items():
-        run = config.run.model_copy(update={"name": slug(name, seed)})
-        configs[seed] = config.model_copy(update={"run": run, "pruning": change(config.pruning)})
+    for key, config in like.configs.items():
+        run = config.run.model_copy(update={"name": slug(name, key)})
+        configs[key] = config.model_copy(update={"run": run, "pruning": change(config.pruning)})
     return Strategy(name=name, configs=configs)
 
 
@@ -104,6 +112,7 @@ def is_control(name: str) -> bool:
     return name == DENSE or name.startswith((RANDOM, NARROW))
 
 
-def slug(name: str, seed: int) -> str:
+def slug(name: str, key: Key) -> str:
     """The folder of one run of a strategy."""
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-.')[:50]}-s{seed}"
+    seed, fold = key
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-.')[:50]}-s{seed}{'' if fold is None else f'f{fold}'}"

@@ -144,6 +144,7 @@ class Desk:
             shard=pb.Shard(index=shards.index(client), count=len(shards)),
             roles=wire.role_numbers(self.schema),
             held_out=self.config.training.held_out,
+            fold=self.config.training.fold,
             seed=self.config.run.seed,
             first_sha256=self.first_sha256,
         )

@@ -104,6 +104,19 @@ def test_a_split_loses_nothing_and_repeats(count: int, share: float, seed: int) 
         assert held == flat(order(split(table(count), share, seed)[1], 8, None))
 
 
+@given(count=st.integers(2, 60), folds=st.integers(2, 7), seed=st.integers(0, 5))
+def test_all_folds_together_hold_out_every_example_once(count: int, folds: int, seed: int) -> None:
+    parts = [split(table(count), 1 / folds, seed, fold) for fold in range(folds)]
+    for training, apart in parts:
+        assert apart is not None
+        rows = [flat(order(part, 8, None)) for part in (training, apart)]
+        assert sorted(rows[0] + rows[1]) == list(range(count))
+        assert all(rows)
+    if count >= folds:
+        assert sorted(row for _, apart in parts for row in flat(order(apart, 8, None))) == list(range(count))
+    assert order(parts[0][1], 8, None) == order(split(table(count), 1 / folds, seed)[1], 8, None)
+
+
 def test_rows_read_like_the_data_they_come_from() -> None:
     _, apart = split(Pairs(20), 0.2, 1)
     assert apart is not None

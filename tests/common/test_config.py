@@ -59,6 +59,7 @@ def test_whole_numbers_serve_as_shares() -> None:
         ("[clients]\nsettle_s = inf", "[clients] settle_s"),
         ("[clients]\non_miss = 'wait'", "expected 'close' or 'extend'"),
         ("[training]\noptimizer = 'adam'", "expected 'sgd' or 'adamw'"),
+        ("[training]\nheld_out = 0.25\nfold = 4", "there is no part 4 of 0.25 each"),
         ("[training]\nheld_out = 1.0", "expected less than 1"),
         ("[compression]\nup = 'int2'", "[compression] up"),
         ("[run]\nname = '../up'", "'../up' cannot name a folder"),

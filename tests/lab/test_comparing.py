@@ -10,7 +10,7 @@ from fedprune.errors import ConfigError, TaskError
 from fedprune.task import load_task
 from fedprune.torch import build_model
 from fedprune_lab import digits
-from fedprune_lab.comparing import Comparing, _narrow_task, read_seeds, task_of, width_for
+from fedprune_lab.comparing import Comparing, _narrow_task, checked_folds, read_seeds, task_of, width_for
 from fedprune_lab.view import LineView
 
 DIGITS = Path(digits.__file__)
@@ -48,6 +48,33 @@ def test_arguments_that_are_none(tmp_path: Path) -> None:
     run_file.write_text("[run]\nrounds = 2\n")
     with pytest.raises(ConfigError, match="there is no task file"):
         task_of(run_file, None)
+
+
+def test_folds_are_held_out_in_turn_and_test_data_has_no_say(tmp_path: Path) -> None:
+    run_file = tmp_path / "run.toml"
+    run_file.write_text("[run]\nrounds = 2\n[pruning]\nevery = 1\nend = 0.9\nstart = 0.0\n")
+    work = Comparing(
+        run_file=run_file,
+        task=DIGITS,
+        varied=["pruning.density=0.5,0.9"],
+        seeds=[1],
+        folds=2,
+        clients=2,
+        out=tmp_path / "out",
+        view=LineView(Console(stderr=True, quiet=True)),
+    )
+    rows = work.run()
+    assert {row.seeds for row in rows} == {2}
+    reports = sorted((tmp_path / "out" / "strategies").glob("*/report.json"))
+    assert [path.parent.name for path in reports] == [
+        f"{name}-s1f{fold}" for name in ("dense", "density-0.5", "density-0.9") for fold in (0, 1)
+    ]
+    for path in reports:
+        (run,) = json.loads(path.read_text())["runs"]
+        assert run["accuracy_source"] == "clients' held-out share"
+    assert work.notes[0].startswith("chosen over 2 folds: density 0.")
+    with pytest.raises(ConfigError, match="one fold leaves nothing"):
+        checked_folds(1)
 
 
 def test_a_strategy_is_shown_beside_its_controls(tmp_path: Path) -> None:

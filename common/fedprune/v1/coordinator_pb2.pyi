@@ -518,6 +518,7 @@ class Start(_message.Message):
     HELD_OUT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     FIRST_SHA256_FIELD_NUMBER: _builtins.int
+    FOLD_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     run_name: _builtins.str
     rounds: _builtins.int
@@ -526,6 +527,8 @@ class Start(_message.Message):
     seed: _builtins.int
     first_sha256: _builtins.bytes
     """Digest of version 0 under a full mask: who draws the same weights from the seed need not fetch them."""
+    fold: _builtins.int
+    """Which part of that share's size is kept out, of as many as there are; 0: the first."""
     @_builtins.property
     def shard(self) -> Global___Shard: ...
     @_builtins.property
@@ -543,10 +546,11 @@ class Start(_message.Message):
         held_out: _builtins.float = ...,
         seed: _builtins.int = ...,
         first_sha256: _builtins.bytes = ...,
+        fold: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sha256", b"first_sha256", "held_out", b"held_out", "roles", b"roles", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "seed", b"seed", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sha256", b"first_sha256", "fold", b"fold", "held_out", b"held_out", "roles", b"roles", "rounds", b"rounds", "run_id", b"run_id", "run_name", b"run_name", "seed", b"seed", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
