@@ -63,6 +63,9 @@ class RunSection(Section):
     """A safetensors file to start from; without it the task's `model()` makes the first weights."""
     evaluate_every: CountOrZero = 1
     """Rounds between evaluations; 0 evaluates only after the last round."""
+    keep_updates: bool = False
+    """Keep what clients sent and the versions it was made against, for `fedprune export --round`; else it goes once it
+    is in the model. Updates can tell something of the data they come from."""
     track: Trackers = ()
     """Experiment trackers that are told of each round: tensorboard, mlflow, wandb; each is an extra of its name."""
 

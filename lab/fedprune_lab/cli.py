@@ -55,6 +55,10 @@ Codec = Annotated[bool, typer.Option("--codec", help="Show a frame: what the cod
 Pictures = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw what is left of each layer, as PNG files.")]
 Exported = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a .safetensors file.")]
 Csr = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")]
+OfRound = Annotated[
+    int | None,
+    typer.Option("--round", min=1, help="Write what each client sent in this round instead; needs [run] keep_updates."),
+]
 NewFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder; its name becomes the run's.")]
 SharesTask = Annotated[Path, typer.Argument(metavar="TASK", help="Your task file.")]
 Count = Annotated[int, typer.Option(min=1, help="Of how many clients.")]
@@ -295,14 +299,22 @@ def inspect(what: Inspected, codec: Codec = False, pictures: Pictures = None, as
 
 
 @app.command("export")
-def export(run: Exported, csr: Csr, as_json: Json = False) -> None:
-    """Write a run's matrices as CSR files that scipy.sparse.load_npz opens.
+def export(run: Exported, csr: Csr, round_: OfRound = None, as_json: Json = False) -> None:
+    """Write a run's matrices, or what its clients sent, as CSR files that scipy.sparse.load_npz opens.
 
     \b
     Example: fedprune export runs/digits --csr digits-csr
+             fedprune export runs/digits --csr digits-sent --round 2
     """
     from fedprune_lab import export_csr
 
+    if round_ is not None:
+        told = export_csr.run_round(run, round_, csr)
+        if as_json:
+            commands.print_json({"folder": str(csr), "round": round_, "clients": told})
+        else:
+            print(*(export_csr.line(entry) for entry in told), sep="\n")
+        return
     written = export_csr.run(run, csr)
     if as_json:
         commands.print_json({"folder": str(csr), "matrices": len(written)})

@@ -5,7 +5,7 @@ One file for each tensor, in the layout of `scipy.sparse.save_npz`, written with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from fedprune.csr import CsrDelta
 from fedprune.errors import LocalError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, TensorSpec
+from fedprune_server.history import sent
 
 
 def run(model: Path, out: Path) -> list[CsrDelta]:
@@ -34,13 +35,44 @@ def run(model: Path, out: Path) -> list[CsrDelta]:
     return deltas
 
 
+def run_round(folder: Path, round_: int, out: Path) -> list[dict[str, object]]:
+    """Write the matrices of what each client sent in a round to `out`/client-N, and tell of each client what there is.
+
+    Raises as `fedprune_server.history.sent` does.
+    """
+    told: list[dict[str, object]] = []
+    for update in sent(folder, round_):
+        place = out / f"client-{update.client}"
+        deltas = list(of_update(update.reader, update.mask))
+        write(deltas, place)
+        told.append(
+            {
+                "client": update.client,
+                "identity": update.identity,
+                "examples": update.examples,
+                "values": "differences" if update.is_difference else "weights",
+                "folder": str(place),
+                "matrices": len(deltas),
+            }
+        )
+    return told
+
+
+def line(told: Mapping[str, object]) -> str:
+    """What was written of one client, for a terminal."""
+    return "client {client} ({identity}): {values} of {matrices} matrices, {examples} examples, in {folder}".format(
+        **told
+    )
+
+
 def of_update(reader: UpdateReader, mask: Mask | None) -> Iterator[CsrDelta]:
-    """The prunable tensors of what a client sent, as they are read: the values where they are alive, or were chosen."""
+    """The matrices and kernels of what a client sent, as they are read: the values where they are alive, or were chosen."""
     for spec, packed in reader:
-        if spec.role is Role.PRUNABLE:
+        if len(spec.shape) > 1:
             places = packed.indices
             if places is None:
-                places = np.arange(spec.size) if mask is None else mask.indices(spec.name)
+                alive = mask if spec.role is Role.PRUNABLE else None
+                places = np.arange(spec.size) if alive is None else alive.indices(spec.name)
             yield CsrDelta.of_places(spec, places, packed.values)
 
 

@@ -150,6 +150,7 @@ def _settling(
         choose=choose,
         say=site.say,
         at=site.failpoint,
+        keep_updates=config.run.keep_updates,
     )
 
 

@@ -26,6 +26,8 @@ from fedprune.idle import idle_warnings, shrinkers
 from fedprune.ledger import Entry, Ledger
 from fedprune.mask import Mask
 from fedprune.report import AccuracySource, LayerReport, RoundReport, RunReport, document
+from fedprune.schema_file import NAME as SCHEMA
+from fedprune.schema_file import to_json
 from fedprune.sockets import Counters
 from fedprune.tensor import Schema
 from fedprune.traffic import Traffic
@@ -68,6 +70,7 @@ class Output:
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._replace("config.toml", self.config.to_toml())
+            self._replace(SCHEMA, to_json(self.schema))
             self._replace("rounds.jsonl", lines)
 
     def published(self, *, unless: int | None) -> list[RoundReport]:

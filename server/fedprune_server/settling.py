@@ -73,6 +73,8 @@ class Settling:
     choose: Callable[[int], Choice | None]
     say: Callable[[str], None]
     at: Callable[[str], None]
+    # Nothing is garbage: what clients sent is kept.
+    keep_updates: bool = False
     clock: RoundClock = field(default_factory=RoundClock)
     _warned_of_stall: bool = False
     # Bytes that were kept since the last tidying: all garbage sooner or later.
@@ -121,7 +123,7 @@ class Settling:
     def write_down(self, effect: events.EndRun, entries: list[Entry]) -> None:
         """The end of the run. Blocks: call it in a thread."""
         self.store.append_entries(self.run_id, entries)
-        self.store.collect_garbage()
+        self.store.collect_garbage(self.store.blobs.digests() if self.keep_updates else ())
         control = self.versions.control
         outcome = control.outcome if control else ""
         density = self.versions.latest.mask.density
@@ -136,7 +138,7 @@ class Settling:
     @property
     def untidy(self) -> bool:
         """Whether so much garbage lies about that somebody should `tidy`."""
-        return self._untidy_bytes > TIDY_BYTES
+        return self._untidy_bytes > TIDY_BYTES and not self.keep_updates
 
     async def tidy(self) -> None:
         """Delete what no version needs any more, while the clients work."""

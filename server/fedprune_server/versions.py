@@ -11,6 +11,7 @@ Where clients have masks of their own (`levels.py`), each level has its own fram
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -182,20 +183,7 @@ class Versions:
         self.control = self._latest.kept.control
 
     def _read(self, record: VersionRecord) -> Prepared:
-        blobs = self._store.blobs
-        mask = decode_mask_set(
-            blobs.open(record.mask_digest),
-            schema=self.schema,
-            version=record.version.mask,
-            base=None,
-            limits=self._limits,
-        )
-        arrays = decode_update(blobs.open(record.model_digest), schema=self.schema, mask=mask, limits=self._limits)
-        kept = unpack_state(blobs.open(record.state_digest)) if record.state_digest is not None else Kept()
-        levels = unpack_levels(kept.levels, self.schema)
-        return Prepared(
-            version=record.version, arrays=arrays, mask=mask, record=record, steps=(), kept=kept, levels=levels
-        )
+        return read_version(record, self._store.blobs.open, self.schema, self._limits)
 
     def _put_mask(self, mask: Mask, before: Prepared | None) -> str:
         if before is not None and before.mask.version == mask.version:
@@ -260,3 +248,14 @@ class Versions:
 
     def _step_parts(self, before: Prepared, version: Version, mask: Mask, frame: bytes) -> tuple[Part, ...]:
         return self._ways.between(before.version, before.mask, version, mask, frame)
+
+
+def read_version(record: VersionRecord, blob: Callable[[str], memoryview], schema: Schema, limits: Limits) -> Prepared:
+    """A version from the bytes that its record names."""
+    mask = decode_mask_set(
+        blob(record.mask_digest), schema=schema, version=record.version.mask, base=None, limits=limits
+    )
+    arrays = decode_update(blob(record.model_digest), schema=schema, mask=mask, limits=limits)
+    kept = unpack_state(blob(record.state_digest)) if record.state_digest is not None else Kept()
+    levels = unpack_levels(kept.levels, schema)
+    return Prepared(version=record.version, arrays=arrays, mask=mask, record=record, steps=(), kept=kept, levels=levels)

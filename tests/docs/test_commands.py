@@ -61,7 +61,7 @@ def finished(shell: Shell, owner: Path, tmp_path_factory: pytest.TempPathFactory
     folder: Path = tmp_path_factory.mktemp("before")
     new.create(folder / "digits")
     reader = Reader(shell=shell, folder=folder / "digits", run=folder, data=owner)
-    reader.serve(["run.toml", "--set", "pruning.every=1"])
+    reader.serve(["run.toml", "--set", "pruning.every=1", "--set", "run.keep_updates=true"])
     reader.leaves()
     (made,) = (folder / "digits").glob("served-*/digits")
     return made

@@ -47,6 +47,7 @@ class RowStore(Reading):
 
     def __init__(self, database: Database, blobs: InlineBlobs) -> None:
         super().__init__(database)
+        self._database = database
         self.blobs = blobs
         self.epoch = database.epoch
         self._uploads: dict[tuple[str, int], Upload] = {}
