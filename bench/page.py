@@ -6,16 +6,19 @@ read as it comes, by another process on the same cores, so the reading is in the
 time is given beside them.
 
 Example: python bench/page.py --pages 20 --turns 6
+         python bench/page.py --round demo --turns 10 --length 10 --pool
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +28,7 @@ from rich.console import Console
 
 from fedprune.report import RoundReport
 from fedprune_lab.bench.watched import ROUNDS, WARMING, made
-from fedprune_lab.benching import keep
+from fedprune_lab.benching import OUT, keep
 from fedprune_lab.view import LineView
 
 # Rounds that a stretch gives away: a glance sees a round up to a tenth of a second late, and pages take time to open.
@@ -149,6 +152,7 @@ def in_turn(kind: str, pages: int, turns: int, length: int) -> dict[str, Any]:
         "coordinator_share_of_a_core": [without.cpu_share, watched.cpu_share],
         "coordinator_us_per_page_and_round": 1e3 * (watched.cpu_share * after - without.cpu_share * before) / pages,
         "bytes_read": readers.read,
+        "seconds": [without.rounds, watched.rounds],
     }
     print(
         f"{kind}: a round takes {before:.1f} ms without pages, {after:.1f} ms with {pages} "
@@ -157,6 +161,24 @@ def in_turn(kind: str, pages: int, turns: int, length: int) -> dict[str, Any]:
         f"a page costs the coordinator {found['coordinator_us_per_page_and_round']:.0f} us a round"
     )
     return found
+
+
+def pooled(sittings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several sittings as one: the rounds of each in terms of its own median without pages, because machines are not as
+    fast at one time as at another."""
+    both: tuple[list[float], list[float]] = ([], [])
+    for sitting in sittings:
+        base = statistics.median(sitting["seconds"][0])
+        for rounds, seconds in zip(both, sitting["seconds"], strict=True):
+            rounds += [second / base for second in seconds]
+    without, watched = both
+    low, high = interval(without, watched)
+    slower = 100 * (statistics.median(watched) / statistics.median(without) - 1)
+    print(
+        f"  {len(sittings)} sittings: {slower:+.1f} %, 90 % of resamples between {low:+.1f} and {high:+.1f} %; medians of "
+        f"{len(without)} and {len(watched)} rounds"
+    )
+    return {"sittings": list(sittings), "slower_percent": slower, "slower_percent_90": [low, high]}
 
 
 def interval(without: list[float], watched: list[float]) -> tuple[float, float]:
@@ -181,10 +203,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=6, help="stretches of each sort")
     parser.add_argument("--length", type=int, default=16, help="rounds of a stretch")
     parser.add_argument("--round", choices=sorted(ROUNDS), action="append", help="which rounds; all without it")
+    parser.add_argument("--pool", action="store_true", help="with the sittings that were kept before")
     options = parser.parse_args()
-    result: dict[str, Any] = {"pages": options.pages}
+    before = OUT / "page.json"
+    result: dict[str, Any] = json.loads(before.read_text()) if options.pool and before.is_file() else {}
+    result["pages"] = options.pages
     for kind in options.round or sorted(ROUNDS):
-        result[kind] = in_turn(kind, options.pages, options.turns, options.length)
+        sittings = result.get(kind, {}).get("sittings", [])
+        result[kind] = pooled([*sittings, in_turn(kind, options.pages, options.turns, options.length)])
     print(f"kept in {keep('page', result)}")
 
 

@@ -31,6 +31,9 @@ from fedprune_server.page.story import Facts, Story
 APART_S = 0.05
 # Where nothing happens, how the clients stand is looked at so often.
 GLANCE_S = 0.2
+# With more pages than this the glances come further apart, up to so far: how clients get on is told to all of them.
+FEW_PAGES = 8
+RARE_GLANCE_S = 1.0
 # A silent stream gets a sign of life so often.
 IDLE_S = 15.0
 # The end of an earlier process's event log that is read again, in bytes.
@@ -116,7 +119,7 @@ class Watch:
                     told_s = time.monotonic()
             await asyncio.sleep(APART_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), GLANCE_S - APART_S)
+                await asyncio.wait_for(self._news.wait(), glance_s(self.feed.pages) - APART_S)
             self._news.clear()
 
 
@@ -133,6 +136,11 @@ class Notes(logging.Handler):
         if worth_a_note(record.name, record.levelno) and not early:
             note = {"time": round(record.created, 3), "level": record.levelname.lower(), "text": record.getMessage()}
             self._watch.hear(note | ({"client": record.identity} if hasattr(record, "identity") else {}))
+
+
+def glance_s(pages: int) -> float:
+    """How often clients are looked at where nothing happens, for so many open pages."""
+    return max(GLANCE_S, min(RARE_GLANCE_S, GLANCE_S * pages / FEW_PAGES))
 
 
 def worth_a_note(logger: str, level: int) -> bool:

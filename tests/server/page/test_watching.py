@@ -129,3 +129,7 @@ async def test_nobody_is_looked_at_for_nobody(watch: Watch, monkeypatch: pytest.
         assert not glanced.is_set()
         await anext(watch.feed.listen(""))
         await glanced.wait()
+
+
+def test_many_pages_are_told_less_often_how_clients_get_on() -> None:
+    assert [watching.glance_s(pages) for pages in (1, 8, 20, 200)] == [0.2, 0.2, 0.5, 1.0]
