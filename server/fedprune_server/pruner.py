@@ -215,8 +215,10 @@ class Pruner:
         return replace(_proposal(round, chosen, target), merged_density=disagreed)
 
     def _budget(self, density: float, mask: Mask) -> Sequence[Share]:
-        """What clients may propose, and what is left of their masks."""
+        """What clients may propose, and what is left of their masks: counted over all layers together, or over each."""
         shares = budget(self.plan, density, mask.schema, self.cost)
+        if not isinstance(shares, CostShare) and len(shares) not in (1, len(mask.alive)):
+            shares = budget(replace(self.plan, spread="uniform"), density, mask.schema, self.cost)
         assert not isinstance(shares, CostShare), "proposals are counted in weights: the plan was checked"
         return shares
 

@@ -5,6 +5,8 @@ FedDST
 | growth picks among all weights, and zeroes live ones it picks | common/pruning/test_regrowth.py::test_a_vote_for_the_living_is_refused |
 | density drifts below its target | common/pruning/test_regrowth.py::test_invariants |
 | grown weights are averaged in before anybody has trained them | integration/test_defects.py::test_what_was_grown_is_trained_in_the_next_round |
+| a client that exchanges by itself grows what is alive | client/test_scoring.py::test_a_client_that_readjusts_trains_first_and_exchanges_as_many_as_asked |
+| the same, and nobody trains what it grew | integration/test_readjusting.py::test_clients_train_what_they_proposed_and_follow_by_steps |
 | readjusting after the last step | common/pruning/test_regrowth.py::test_readjusting_after_the_last_step_is_refused |
 | clients are drawn with replacement | integration/test_defects.py::test_no_client_is_drawn_twice_into_a_round |
 | the memory of the old weights is overwritten | integration/test_approval.py::test_a_step_that_costs_too_much_is_undone_to_the_byte |
@@ -76,7 +78,7 @@ REGROW = (
 
 
 def test_the_table_is_whole() -> None:
-    assert len(ROWS) == sum(line.startswith("| ") for line in (__doc__ or "").splitlines()) == 27
+    assert len(ROWS) == sum(line.startswith("| ") for line in (__doc__ or "").splitlines()) == 29
 
 
 @pytest.mark.parametrize(("defect", "file", "name"), ROWS)

@@ -1,10 +1,14 @@
 """How a budget is spread over layers: one rank for all, evenly, or by the shape of each (ERK).
 
+The two matrices of a recurrent layer are ranked by themselves even where the others share one rank: what comes from the
+input and what comes from the step before are of different size, and one would be emptied for the other.
+
 Whole numbers of weights come out, and they add up to the budget: what rounding leaves goes to the largest remainders.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -16,6 +20,8 @@ from fedprune.pruning.selection import Share
 from fedprune.tensor import Schema, TensorSpec
 
 Counts = NDArray[np.int64]
+# As torch names them, in layers and in cells.
+RECURRENT = re.compile(r"(^|\.)weight_(ih|hh)(_l\d+(_reverse)?)?$")
 
 
 def erk_factor(spec: TensorSpec) -> float:
@@ -97,6 +103,19 @@ def shares(spread: str, keep: int, schema: Schema, overrides: Mapping[str, float
     left = min(max(left, 0), room)
     by_layer = _BY_LAYER[spread]
     if by_layer is None:
-        return (*fixed, Share(names=tuple(t.name for t in rest), keep=left))
+        return (*fixed, *_ranked_together(rest, left))
     counts = by_layer(left, rest)
     return (*fixed, *(Share(names=(t.name,), keep=int(n)) for t, n in zip(rest, counts, strict=True)))
+
+
+def _ranked_together(rest: tuple[TensorSpec, ...], keep: int) -> tuple[Share, ...]:
+    """One rank for all but the matrices of recurrent layers, at one density; in order of the first tensor of each."""
+    groups: dict[str, tuple[TensorSpec, ...]] = {}
+    for spec in rest:
+        alone = spec.name if RECURRENT.search(spec.name) else ""
+        groups[alone] = (*groups.get(alone, ()), spec)
+    sizes = np.array([sum(t.size for t in group) for group in groups.values()], np.int64)
+    counts = apportion(keep, sizes * (keep / max(1, int(sizes.sum()))), sizes)
+    return tuple(
+        Share(names=tuple(t.name for t in group), keep=int(n)) for group, n in zip(groups.values(), counts, strict=True)
+    )

@@ -73,6 +73,27 @@ def test_overrides_hold_and_the_others_share_the_rest(spread: str) -> None:
     assert len(found) == (4 if spread in ("uniform", "erk") else 2)
 
 
+def test_recurrent_matrices_are_ranked_by_themselves() -> None:
+    """Not the two together, and not with the others."""
+    named = {
+        "embed.weight": 50,
+        "rnn.weight_ih_l0": 120,
+        "rnn.weight_hh_l0_reverse": 180,
+        "cell.weight_hh": 60,
+        "fc": 90,
+    }
+    schema = Schema(tensors=tuple(TensorSpec(name=name, shape=(10, size // 10)) for name, size in named.items()))
+    found = shares("global", 100, schema, {})
+    assert [(share.names, share.keep) for share in found] == [
+        (("embed.weight", "fc"), 28),
+        (("rnn.weight_ih_l0",), 24),
+        (("rnn.weight_hh_l0_reverse",), 36),
+        (("cell.weight_hh",), 12),
+    ]
+    plain = Schema(tensors=tuple(TensorSpec(name=n, shape=(4, 5)) for n in ("weight_ihx", "my_weight_hh_l0x")))
+    assert [share.names for share in shares("global", 9, plain, {})] == [("weight_ihx", "my_weight_hh_l0x")]
+
+
 def test_every_layer_overridden_leaves_nothing_to_share() -> None:
     found = shares("global", SIZE, LENET, {t.name: 1.0 for t in LENET})
     assert [s.keep for s in found] == [t.size for t in LENET]
