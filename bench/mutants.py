@@ -111,6 +111,27 @@ MUTANTS = (
         tests=("tests/server/store/test_conformance.py",),
     ),
     Mutant(
+        name="being-committed",
+        file=STORE + "rowstore.py",
+        line="- arriving - set(self._accepting.digests) - set(keep)",
+        instead="- arriving - set(keep)",
+        tests=("tests/server/store/test_races.py",),
+    ),
+    Mutant(
+        name="hung-up-on",
+        file="server/fedprune_server/interceptors.py",
+        line="if self._nags.refused(who.identity if who else peer, error, time.monotonic()):",
+        instead="if self._nags is None:",
+        tests=("tests/server/test_interceptors.py",),
+    ),
+    Mutant(
+        name="free-calls",
+        file="server/fedprune_server/limits.py",
+        line="return self._owe_s(identity, calls, count, DEBT_BYTES, now_s, at_least=CALLS_PER_S * CALL_BYTES)",
+        instead="return self._owe_s(identity, calls, count, DEBT_BYTES + 2 * self.max_update_bytes, now_s)",
+        tests=("tests/server/test_limits.py",),
+    ),
+    Mutant(
         name="outbox-fsync",
         file="client/fedprune_client/outbox.py",
         line="os.fsync(file.fileno())",
