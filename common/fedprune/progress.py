@@ -31,30 +31,34 @@ class Began:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """What each client works on since when, and how fast it was of late, by its index."""
+    """What each client works on since when, and of late how long it took for a step and for all of it, by its index."""
 
     _began: dict[str, Began] = field(default_factory=dict)
     _step_s: dict[str, float] = field(default_factory=dict)
+    _work_s: dict[str, float] = field(default_factory=dict)
 
     def left_s(self, index: str, now: Mapping[str, Any]) -> float | None:
-        """Seconds until a client has done its steps, at the pace of this round or the one before; None where there is
-        none to see yet."""
+        """Seconds until a client has done its steps, at the pace of this round or the one before; where it does not tell
+        its steps, because they take less than a heartbeat, as long as its work took before. None where nothing is
+        known yet."""
         client, time_s = now["clients"][index], now["time"]
-        at_work = client["state"] == "working" and client["steps"]
+        at_work = client["state"] == "working"
         began = self._began.get(index)
         if began and (not at_work or began.round != now["round"] or began.step > client["step"]):
-            # It is over: short rounds are seen only here.
+            self._work_s[index] = time_s - began.time_s
             self._learn(index, began, began.steps, time_s)
             del self._began[index]
             began = None
         if not at_work:
             return None
         if began is None:
-            self._began[index] = Began(round=now["round"], step=client["step"], steps=client["steps"], time_s=time_s)
-        else:
-            self._learn(index, began, client["step"], time_s)
-        step_s = self._step_s.get(index)
-        return None if step_s is None else (client["steps"] - client["step"]) * step_s
+            began = Began(round=now["round"], step=client["step"], steps=client["steps"], time_s=time_s)
+            self._began[index] = began
+        self._learn(index, began, client["step"], time_s)
+        if client["steps"] and index in self._step_s:
+            return float((client["steps"] - client["step"]) * self._step_s[index])
+        work_s = self._work_s.get(index)
+        return None if work_s is None else max(0.0, work_s - (time_s - began.time_s))
 
     def _learn(self, index: str, began: Began, step: int, time_s: float) -> None:
         if step > began.step:

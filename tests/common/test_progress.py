@@ -38,6 +38,15 @@ def test_rounds_too_short_to_watch_show_their_pace_when_they_are_over() -> None:
     assert progress.left_s("0", moment(4.0, 0, round_=2)) == pytest.approx(2.0)
 
 
+def test_work_that_tells_no_steps_takes_as_long_as_it_did_before() -> None:
+    progress = Progress()
+    assert progress.left_s("0", moment(1.0, 0, steps=0)) is None
+    assert progress.left_s("0", moment(4.0, 0, steps=0, round_=2)) == pytest.approx(3.0)
+    assert progress.left_s("0", moment(5.0, 0, steps=0, round_=2)) == pytest.approx(2.0)
+    assert progress.left_s("0", moment(9.0, 0, steps=0, round_=2)) == 0.0
+    assert progress.left_s("0", moment(9.5, 0, steps=0, round_=2, state="done")) is None
+
+
 def test_the_share_that_is_done() -> None:
     for state, step, share in (("working", 25, 0.25), ("done", 0, 1.0), ("waiting", 50, 0.0), ("away", 50, 0.0)):
         assert share_done({"state": state, "step": step, "steps": 100}) == share
