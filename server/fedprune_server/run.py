@@ -23,12 +23,13 @@ from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events, rounds
 from fedprune_server.course import Course, Phase
 from fedprune_server.deciding import Decision
-from fedprune_server.desk import Desk, small_steps
+from fedprune_server.desk import Desk
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
 from fedprune_server.onlookers import Begun
+from fedprune_server.outgoing import OUTGOING, Outgoing
 from fedprune_server.settling import Settling
-from fedprune_server.store import AssignmentRecord, ReceiptRecord, RoundRecord, RunState, Work
+from fedprune_server.store import AssignmentRecord, ReceiptRecord, RunState, Work
 from fedprune_server.timers import Timers
 
 log = logging.getLogger("fedprune.run")
@@ -54,7 +55,6 @@ class Run:
         self.accounts = settling.accounts
         self.at = settling.at
         self.state = state
-        self.waiting_for = ""
         self.ended: asyncio.Future[events.EndRun] = loop.create_future()
         self.intake = Receiving(
             store=self.store,
@@ -67,15 +67,12 @@ class Run:
             at=self.at,
             recent=desk.record,
         )
-        self._members = members
         self._settling = settling
         self._clock = settling.clock
         self._versions = settling.versions
         self._output = settling.output
         self._desk = desk
-        self._more = more
-        self._farewell: pb.CoordinatorMessage | None = None
-        self._sent_home: set[int] = set()
+        self._outgoing = Outgoing(config=config, members=members, settling=settling, desk=desk, more=more)
         self._timers = Timers(self._ring)
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidying: asyncio.Task[None] | None = None
@@ -106,7 +103,7 @@ class Run:
             self._clock.rest()
         for effect in effects:
             try:
-                HANDS[type(effect)](self, effect)
+                self._do(effect)
             except StoreError as error:
                 self._halt(error)
                 return
@@ -114,6 +111,12 @@ class Run:
                 log.error(str(error))
                 self.dispatch(events.Broken(str(error)))
                 return
+
+    def _do(self, effect: events.Effect) -> None:
+        if type(effect) in OUTGOING:
+            OUTGOING[type(effect)](self._outgoing, self.state, effect)
+        else:
+            HANDS[type(effect)](self, effect)
 
     def _halt(self, error: StoreError) -> None:
         """The disk or another coordinator stands in the way: end the process, leave the run to the next one.
@@ -154,6 +157,16 @@ class Run:
         """What onlookers are told of this run when it begins or goes on."""
         done = self._output.published(unless=self.state.round if self.state.unevaluated else None)
         return Begun(run_id=self.run_id, config=self.config, folder=folder, schema=schema, done=done)
+
+    @property
+    def waiting_for(self) -> str:
+        """What the run waits for, in words."""
+        return self._outgoing.waiting_for
+
+    @property
+    def untold(self) -> frozenset[int]:
+        """The clients of this run that have not heard that it is over."""
+        return self._outgoing.untold(self.state)
 
     def parts(self, held: Version | None, want: Version) -> tuple[Part, ...]:
         """What to send to a client that holds one version and wants another."""
@@ -203,91 +216,6 @@ class Run:
 
     # effects --------------------------------------------------------------------------------------------------
 
-    def _freeze(self, effect: events.Freeze) -> None:
-        self.store.freeze_shards(self.run_id, {client: index for index, client in enumerate(effect.clients)})
-        self._output.clients = len(effect.clients)
-        self.store.set_run_state(self.run_id, RunState.RUNNING)
-        for client in effect.clients:
-            self._desk.send_start(client, effect.clients)
-
-    def _greet(self, effect: events.Greet) -> None:
-        member = self._members[effect.client]
-        if not self.state.shards:
-            return
-        if not effect.admitted:
-            reason = "the shards of this run are given out; waiting for the next run"
-            member.send(pb.CoordinatorMessage(waiting=pb.Waiting(reason=reason)))
-            return
-        shards = {client: index for index, client in enumerate(self.state.shards)}
-        self.store.freeze_shards(self.run_id, shards)
-        self._desk.send_start(effect.client, self.state.shards)
-        if effect.working:
-            self._desk.send(effect.client)
-
-    def _open_scoring(self, effect: events.OpenScoring) -> None:
-        self._begin_round(effect.round, self._prepare(effect.round, Work.SCORE, effect.cohort))
-        self._say(f"round {effect.round}: waiting for the scores of {len(effect.cohort)} clients")
-        self._send_out(effect.cohort)
-        self.at("assignments-sent")
-
-    def _open_round(self, effect: events.OpenRound) -> None:
-        if effect.scored:
-            self.store.freeze(self.run_id, effect.round, Work.SCORE)
-            self.store.add_assignments(self._prepare(effect.round, Work.TRAIN, effect.cohort))
-        else:
-            self._begin_round(effect.round, self._prepare(effect.round, Work.TRAIN, effect.cohort))
-        choice = self._settling.choose(effect.round)
-        if choice is not None:
-            log.info("%s: round %d: %s", self.run_id, effect.round, choice)
-        self._say(f"round {effect.round}: waiting for {len(effect.cohort)} clients")
-        self._send_out(effect.cohort)
-        self.at("assignments-sent")
-
-    def _begin_round(self, round_: int, assignments: list[AssignmentRecord]) -> None:
-        self._clock.open()
-        self.accounts.round = round_
-        record = RoundRecord(
-            run_id=self.run_id,
-            round=round_,
-            version=self._versions.latest.version,
-            deadline_s=self.config.clients.deadline_s,
-            target=self.state.target,
-        )
-        self.store.open_round(record, assignments)
-
-    def _extend_round(self, effect: events.ExtendRound) -> None:
-        self.store.extend_round(self.run_id, effect.round, effect.deadline_s)
-
-    def _open_reestimation(self, effect: events.OpenReestimation) -> None:
-        self._open_behind(effect.round, Work.REESTIMATE, effect.cohort)
-        self._say(
-            f"round {effect.round}: waiting for the statistics of {len(effect.cohort)} clients under the new mask"
-        )
-
-    def _open_evaluation(self, effect: events.OpenEvaluation) -> None:
-        self._open_behind(effect.round, Work.EVALUATE, effect.cohort)
-        self._say(f"round {effect.round}: waiting for {len(effect.cohort)} evaluations")
-
-    def _open_behind(self, round_: int, kind: Work, cohort: tuple[int, ...]) -> None:
-        self._clock.rest()
-        self.store.add_assignments(self._prepare(round_, kind, cohort))
-        self._send_out(cohort)
-
-    def _send_out(self, cohort: tuple[int, ...]) -> None:
-        most, blobs = self.config.network.chunk_bytes, self.store.blobs
-        steps = [small_steps(way, blobs, most_bytes=most) for way in self._versions.last_steps()]
-        self._desk.send_new(cohort, steps)
-
-    def _prepare(self, round_: int, kind: Work, cohort: tuple[int, ...]) -> list[AssignmentRecord]:
-        clients = {client: self.state.shards.index(client) for client in cohort}
-        first = self.store.next_assignment_id()
-        need = self._settling.closing.need(round_) if kind is Work.SCORE else None
-        placing = self._settling.placing
-        place = {Work.TRAIN: placing.choose, Work.SCORE: placing.whole}.get(kind, placing.chosen)
-        return self._desk.prepare(
-            round_, kind, lambda c: self._versions.latest.at_level(place(c)), clients, first_id=first, need=need
-        )
-
     def _close_round(self, effect: events.CloseRound) -> None:
         self._desk.cancel(effect.missing, f"round {effect.round} is closed")
         self._spawn(self._guarded(self._fold(effect.round)))
@@ -308,7 +236,7 @@ class Run:
 
     async def _fold(self, round_: int) -> None:
         what = "updates" if round_ else "scores"
-        self._say(f"round {round_}: aggregating {len(self.state.accepted)} {what}")
+        self._outgoing.say(f"round {round_}: aggregating {len(self.state.accepted)} {what}")
         await self._tidied()
         closed = await self._settling.settle(round_, self.state)
         later = self.state.rules.evaluates(round_) or closed.judge or closed.remeasure
@@ -344,7 +272,7 @@ class Run:
 
     async def _enter(self, round_: int, decision: Decision) -> None:
         if decision.undone is not None:
-            self._say(f"round {round_}: the pruning step is undone; going on from the model before it")
+            self._outgoing.say(f"round {round_}: the pruning step is undone; going on from the model before it")
         await self._settling.enter(round_, decision)
 
     def _set_timer(self, effect: events.SetTimer) -> None:
@@ -361,18 +289,6 @@ class Run:
 
     def _clear_timer(self, effect: events.ClearTimer) -> None:
         self._timers.clear(effect.name)
-
-    def _say_effect(self, effect: events.Say) -> None:
-        self._say(effect.text)
-        self._settling.say(effect.text)
-        message = pb.CoordinatorMessage(waiting=pb.Waiting(reason=effect.text))
-        for member in self._members.connected:
-            if member.index not in self.state.pending:
-                member.send(message)
-
-    def _say(self, text: str) -> None:
-        self.waiting_for = text
-        log.info(text)
 
     def _warn(self, effect: events.Warn) -> None:
         self._settling.warn(effect.text)
@@ -391,10 +307,7 @@ class Run:
             self._halt(error)
             return
         self.at("run-written")
-        summary = pb.RunEnd(run_id=self.run_id, summary=f"{effect.outcome}: {effect.reason}", more=self._more)
-        self._farewell = pb.CoordinatorMessage(run_end=summary)
-        for member in self._members.connected:
-            self._send_home(member, self._farewell)
+        self._outgoing.farewell(effect)
         self.at("run-told")
         if not self.ended.done():
             self.ended.set_result(effect)
@@ -404,20 +317,6 @@ class Run:
         decision = await asyncio.to_thread(self._settling.deciding.end)
         if decision.undone is not None:
             await self._enter(decision.undone.record.round, decision)
-
-    def _dismiss(self, effect: events.Dismiss) -> None:
-        if self._farewell is not None:
-            self._send_home(self._members[effect.client], self._farewell)
-
-    def _send_home(self, member: Member, farewell: pb.CoordinatorMessage) -> None:
-        member.state = "done"
-        member.send(farewell)
-        self._sent_home.add(member.index)
-
-    @property
-    def untold(self) -> frozenset[int]:
-        """The clients of this run that have not heard that it is over."""
-        return frozenset(self.state.shards) - self._sent_home
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -443,21 +342,12 @@ AWAITED = {
 }
 
 HANDS: dict[type[events.Effect], Callable[[Run, Any], None]] = {
-    events.Freeze: Run._freeze,
-    events.Greet: Run._greet,
-    events.OpenScoring: Run._open_scoring,
-    events.OpenRound: Run._open_round,
-    events.ExtendRound: Run._extend_round,
-    events.Dismiss: Run._dismiss,
     events.CloseRound: Run._close_round,
     events.DropRound: Run._drop_round,
-    events.OpenReestimation: Run._open_reestimation,
     events.CloseReestimation: Run._close_reestimation,
-    events.OpenEvaluation: Run._open_evaluation,
     events.CloseEvaluation: Run._close_evaluation,
     events.SetTimer: Run._set_timer,
     events.ClearTimer: Run._clear_timer,
-    events.Say: Run._say_effect,
     events.Warn: Run._warn,
     events.EndRun: Run._end_run,
 }
