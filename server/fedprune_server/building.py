@@ -12,6 +12,7 @@ from fedprune.config import RunConfig
 from fedprune.content import content_digest
 from fedprune.errors import ConfigError
 from fedprune.mask import Mask
+from fedprune.pruning.model import dear_floors
 from fedprune.report import RoundReport
 from fedprune.tensor import Role, Schema
 from fedprune_server import plan
@@ -99,6 +100,8 @@ def _pruner(site: Site, config: RunConfig, schema: Schema) -> Pruner:
     if words := budgeted(config, schema, cost).says:
         site.say(f"budget: {words}")
     pruner.check(schema)
+    if words := dear_floors(asked, schema):
+        site.say(f"density {asked.density:.4g}: {words}")
     return pruner
 
 

@@ -68,5 +68,18 @@ def _check_floors(plan: PruningPlan, schema: Schema, size: int) -> None:
         )
 
 
+def dear_floors(plan: PruningPlan, schema: Schema) -> str:
+    """A sentence where keeping units alive takes more than half of what the density leaves: the scores decide little
+    then. Empty elsewhere."""
+    keep = keep_count(plan.density, sum(t.size for t in schema.prunable))
+    held = plan.floors.least(schema)
+    if not plan.prunes or not plan.floors.connect or plan.measure != "weights" or plan.threshold or 2 * held <= keep:
+        return ""
+    return (
+        f"{held} of the {keep} weights that stay only keep a row or a column alive; "
+        "with pruning.connect = false whole units may go, and more weights stay where they count"
+    )
+
+
 def _up(share: float) -> float:
     return min(1.0, int(share * 10_000 + 1) / 10_000)

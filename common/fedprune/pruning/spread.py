@@ -115,7 +115,8 @@ def _ranked_together(rest: tuple[TensorSpec, ...], keep: int) -> tuple[Share, ..
         alone = spec.name if RECURRENT.search(spec.name) else ""
         groups[alone] = (*groups.get(alone, ()), spec)
     sizes = np.array([sum(t.size for t in group) for group in groups.values()], np.int64)
-    counts = apportion(keep, sizes * (keep / max(1, int(sizes.sum()))), sizes)
+    quotas = sizes.astype(np.float64) * (keep / max(1, int(sizes.sum())))
+    counts = apportion(keep, quotas, sizes)
     return tuple(
         Share(names=tuple(t.name for t in group), keep=int(n)) for group, n in zip(groups.values(), counts, strict=True)
     )
