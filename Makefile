@@ -47,6 +47,7 @@ bench: $(VENV)/developing
 # The suite kills fewer: a full run takes long.
 faults: $(VENV)/developing
 	$(BIN)/python bench/faults.py random --kills $(or $(KILLS),200)
+	$(BIN)/python bench/faults.py restarts --kills 100
 	$(BIN)/python bench/faults.py points --each 3
 	$(BIN)/python bench/faults.py points --each 1 --action enospc
 	$(BIN)/python bench/faults.py points --each 1 --action eio

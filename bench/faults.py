@@ -4,6 +4,7 @@ Prints a line for each trial with the arguments that play it again, and at the e
 promise was broken.
 
 Example: python bench/faults.py random --kills 200
+         python bench/faults.py restarts --kills 100
          python bench/faults.py points --each 3
          python bench/faults.py clients --kills 100
          python bench/faults.py links
@@ -33,8 +34,8 @@ from fedprune_server.failpoints import POINTS
 
 def trials(asked: argparse.Namespace) -> Iterable[Trial]:
     """What the command line asks for."""
-    if asked.verb == "random":
-        return random_trials(first_seed=asked.seed, kills=asked.kills)
+    if asked.verb in ("random", "restarts"):
+        return random_trials(first_seed=asked.seed, kills=asked.kills, asked=asked.verb == "restarts")
     action = Action(asked.action)
     if asked.verb == "point":
         return point_trials([asked.name], hits=[asked.hit], action=action)
@@ -47,8 +48,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     at_random = verbs.add_parser("random", help="kills at random instants")
-    at_random.add_argument("--kills", type=int, default=40)
-    at_random.add_argument("--seed", type=int, default=0)
+    restarts = verbs.add_parser("restarts", help="SIGTERM at random instants, and a start by the same command")
+    for verb in (at_random, restarts):
+        verb.add_argument("--kills", type=int, default=40)
+        verb.add_argument("--seed", type=int, default=0)
     points = verbs.add_parser("points", help="deaths at every named failpoint")
     points.add_argument("--each", type=int, default=3)
     point = verbs.add_parser("point", help="a death at one failpoint")

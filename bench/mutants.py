@@ -127,8 +127,8 @@ MUTANTS = (
     Mutant(
         name="free-calls",
         file="server/fedprune_server/limits.py",
-        line="return self._owe_s(identity, calls, count, DEBT_BYTES, now_s, at_least=CALLS_PER_S * CALL_BYTES)",
-        instead="return self._owe_s(identity, calls, count, DEBT_BYTES + 2 * self.max_update_bytes, now_s)",
+        line="return self._owe_s(identity, calls, count, credit, now_s, at_least=CALLS_PER_S * CALL_BYTES)",
+        instead="return self._owe_s(identity, calls, count, credit + 2 * self.max_update_bytes, now_s)",
         tests=("tests/server/test_limits.py",),
     ),
     Mutant(

@@ -148,6 +148,8 @@ class Border(grpc.aio.ServerInterceptor):
         who, peer = _caller.get(None), context.peer()
         log.info("refused %s: %s", method.rpartition("/")[2], error, extra={"peer": peer})
         if self._nags.refused(who.identity if who else peer, error, time.monotonic()):
+            if who is not None:
+                self.limits.spend(who.identity, time.monotonic())
             self.hang_up(peer, who.identity if who else "")
         if isinstance(error, BusyError):
             context.set_trailing_metadata(((RETRY_KEY, f"{error.retry_after_s:g}"),))

@@ -56,6 +56,10 @@ class TokenBucket:
         self._seen_s = now_s
         return max(0.0, self._level - self.burst) / self.rate
 
+    def spend(self) -> None:
+        """Nothing is free any more, until time gives it back."""
+        self._level = max(self._level, self.burst)
+
 
 @dataclass(slots=True)
 class Progress:
@@ -152,8 +156,15 @@ class Limits:
         """How long to hold a call of which nothing has come yet."""
         return self._late_s(identity, self._debt(identity, now_s).calls, CALL_BYTES, now_s)
 
-    def _late_s(self, identity: str, calls: TokenBucket, count: float, now_s: float) -> float:
-        return self._owe_s(identity, calls, count, DEBT_BYTES, now_s, at_least=CALLS_PER_S * CALL_BYTES)
+    def spend(self, identity: str, now_s: float) -> None:
+        """No call of this client is free any more, until it has a receipt: it was hung up on."""
+        calls = self._debt(identity, now_s).calls
+        self._late_s(identity, calls, 0, now_s)
+        calls.spend()
+
+    def _late_s(self, identity: str, calls: TokenBucket, count: float, now_s: float, *, awaited: bool = True) -> float:
+        credit = DEBT_BYTES if awaited else 0.0
+        return self._owe_s(identity, calls, count, credit, now_s, at_least=CALLS_PER_S * CALL_BYTES)
 
     def _debt(self, identity: str, now_s: float) -> _Debt:
         debt = self._debts.setdefault(identity, _Debt())
@@ -181,7 +192,7 @@ class Limits:
         debt = self._debts.get(identity)
         if debt is None:
             return
-        calls_s = self._late_s(identity, debt.calls, 0, now_s)
+        calls_s = self._late_s(identity, debt.calls, 0, now_s, awaited=awaited)
         if max(calls_s, self.owe_s(identity, 0, now_s, awaited=awaited)) > LONGEST_WAIT_S:
             raise BusyError("too much has come to nothing", party=f"client {identity}", next_step="Try again later")
 

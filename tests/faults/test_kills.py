@@ -47,6 +47,11 @@ def test_killed_at_random(tmp_path: Path) -> None:
     assert kept(random_trials(first_seed=1000, kills=5), tmp_path) > 0
 
 
+def test_asked_to_end_at_random(tmp_path: Path) -> None:
+    """A rolling restart: every client works on, nothing is lost, and nobody waits longer than half a minute."""
+    assert kept(random_trials(first_seed=2000, kills=5, asked=True), tmp_path) > 0
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
 def test_killed_at_random_forty_times(tmp_path: Path) -> None:

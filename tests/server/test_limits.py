@@ -159,6 +159,21 @@ class TestDebts:
         limits.settle("a", 1)
         limits.check_debt("a", 0.0)
 
+    def test_no_call_is_free_for_a_transfer_that_nobody_waits_for(self) -> None:
+        limits = Limits(NetworkSection())
+        for _ in range(int(LONGEST_WAIT_S * LOST_BYTES_PER_S / CALL_BYTES) + 1):
+            limits.check_debt("a", 0.0, awaited=False)
+            limits.call_s("a", 0.0)
+        with pytest.raises(BusyError):
+            limits.check_debt("a", 0.0, awaited=False)
+
+    def test_who_was_hung_up_on_has_no_free_call_until_it_has_a_receipt(self) -> None:
+        limits = Limits(NetworkSection())
+        limits.spend("a", 0.0)
+        assert limits.call_s("a", 0.0) == CALL_BYTES / LOST_BYTES_PER_S
+        limits.settle("a", 1)
+        assert limits.call_s("a", 0.0) == 0.0
+
     def test_a_thousand_debtors_are_forgiven_a_call_each_now_and_then(self) -> None:
         limits = Limits(NetworkSection())
         for number in range(1000):

@@ -27,10 +27,12 @@ class Trial:
     must_die: bool = False
 
 
-def random_trials(*, first_seed: int, kills: int) -> Iterable[Trial]:
-    """Enough trials for that many kills, some of which come after the run is over."""
+def random_trials(*, first_seed: int, kills: int, asked: bool = False) -> Iterable[Trial]:
+    """Enough trials for that many kills, some of which come after the run is over; or, `asked`, for restarts."""
+    verb = "restarts" if asked else "random"
     for seed in range(first_seed, first_seed + math.ceil(kills / KILLS_A_RUN)):
-        yield Trial(again=f"random --seed {seed} --kills {KILLS_A_RUN}", plan=random_kills(seed, kills=KILLS_A_RUN))
+        plan = random_kills(seed, kills=KILLS_A_RUN, asked=asked)
+        yield Trial(again=f"{verb} --seed {seed} --kills {KILLS_A_RUN}", plan=plan)
 
 
 def point_trials(names: Iterable[str], *, hits: Iterable[int], action: Action = Action.KILL) -> Iterable[Trial]:

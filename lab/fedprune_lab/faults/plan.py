@@ -61,9 +61,11 @@ class Model:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
     """One incarnation of the coordinator: it dies after `kill_after_s`, or at the failpoints armed by `failpoints`.
-    `ends` are the exit codes that such a death may have; 0 is a run that was over before."""
+    With `asked` it is asked to end (SIGTERM) and has half a minute. `ends` are the exit codes that such a death may
+    have; 0 is a run that was over before."""
 
     kill_after_s: float | None = None
+    asked: bool = False
     failpoints: str = ""
     ends: frozenset[int] = frozenset({0, -signal.SIGKILL})
 

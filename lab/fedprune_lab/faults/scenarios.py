@@ -13,10 +13,13 @@ from fedprune_lab.faults.scripted import Mood
 # Above what the store keeps in its database: updates and models of this net are files.
 LARGE = Model(inputs=400, hidden=500)
 KILLED = frozenset({0, -int(signal.SIGKILL)})
+# Before a program can heed a signal, the signal ends it.
+SUSPENDED = frozenset({0, 128 + int(signal.SIGTERM), -int(signal.SIGTERM)})
 
 
-def random_kills(seed: int, *, kills: int, rounds: int = 10) -> Plan:
-    """A run whose coordinator is killed at random instants of each of its lives, their beginnings included."""
+def random_kills(seed: int, *, kills: int, rounds: int = 10, asked: bool = False) -> Plan:
+    """A run whose coordinator is killed at random instants of each of its lives, their beginnings included; or is asked
+    to end, and has to leave before it is started again."""
     rng = random.Random(seed)
     overrides = [f"run.seed={seed}"]
     if rng.random() < 0.5:
@@ -27,7 +30,10 @@ def random_kills(seed: int, *, kills: int, rounds: int = 10) -> Plan:
         seed=seed,
         clients=rng.choice([2, 3, 4]),
         rounds=rounds,
-        lives=tuple(Life(kill_after_s=rng.uniform(0.0, within_s)) for _ in range(kills)),
+        lives=tuple(
+            Life(kill_after_s=rng.uniform(0.0, within_s), asked=asked, ends=SUSPENDED if asked else KILLED)
+            for _ in range(kills)
+        ),
         overrides=overrides,
         moods=lambda number, round_: Mood(work_s=work_s * (1 + number)),
     )

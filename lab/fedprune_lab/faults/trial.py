@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
 from safetensors.numpy import save_file
 
 from fedprune.errors import FedpruneError, LocalError
-from fedprune_lab.faults.plan import TASK, Found, Life, Plan
-from fedprune_lab.faults.programs import Zygote, free_port
+from fedprune_lab.faults.plan import RUN, TASK, Found, Life, Plan
+from fedprune_lab.faults.programs import Program, Zygote, free_port
 from fedprune_lab.faults.scripted import Scripted, run_all
 from fedprune_lab.faults.verdict import judge
 from fedprune_server.failpoints import VARIABLE
+from fedprune_server.shelves import STATE
+from fedprune_server.store import SEAL
+
+LONGEST_DRAIN_S = 30.0
 
 
 async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
@@ -66,13 +71,26 @@ async def _live(plan: Plan, warm: Zygote, folder: Path, port: int, found: Found)
         environment = {VARIABLE: life.failpoints} if life.failpoints else {}
         program = await warm.start(arguments, log=folder / "coordinator.log", environment=environment)
         found.starts += 1
-        try:
-            code = await program.end() if life.kill_after_s is None else await program.ended(life.kill_after_s)
-        finally:
-            end = await program.kill()
-        code = end if code is None else code
+        code = await _end(program, life)
         if code not in life.ends:
             raise LocalError("the coordinator ended by itself", seen=f"code {code}", expected=sorted(life.ends))
         if code == 0:
             return
         found.deaths += 1
+        # Nobody can help being killed while it leaves: the run was over, and its store is closed.
+        if code == -signal.SIGKILL and (folder / "runs" / RUN / STATE / SEAL).exists():
+            return
+
+
+async def _end(program: Program, life: Life) -> int:
+    """The end of a life, and its exit code."""
+    try:
+        code = await program.end() if life.kill_after_s is None else await program.ended(life.kill_after_s)
+        if code is None and life.asked:
+            program.signal(signal.SIGTERM)
+            code = await program.ended(LONGEST_DRAIN_S)
+            if code is None:
+                raise LocalError("a coordinator that was asked to end did not", expected=f"in {LONGEST_DRAIN_S:g} s")
+    finally:
+        end = await program.kill()
+    return end if code is None else code
