@@ -7,8 +7,6 @@ is bookkeeping, and a bench of a million steps waits for it.
 
 from __future__ import annotations
 
-from functools import cache
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,9 @@ from torch.utils.data import TensorDataset
 from fedprune import Shard
 from fedprune_lab.partition import dirichlet
 
-MAKING = Lock()
+# Drawn while the file is read, when nothing else runs: the package draws from numpy's own generator, which all threads of
+# a process share, and a draw beside other work is another one in each process.
+MADE: dict[str, np.ndarray] = make_dataset(get_dataset_args())
 
 
 def model() -> nn.Module:
@@ -30,13 +30,13 @@ def model() -> nn.Module:
 
 
 def train_data(shard: Shard) -> TensorDataset:
-    labels = _made()["y"]
+    labels = MADE["y"]
     own = dirichlet(labels, shard.count, alpha=0.5, seed=1, at_least=20)[shard.index]
     return TensorDataset(_signals("x")[own], torch.from_numpy(labels[own]).long())
 
 
 def test_data() -> TensorDataset:
-    return TensorDataset(_signals("x_test"), torch.from_numpy(_made()["y_test"]).long())
+    return TensorDataset(_signals("x_test"), torch.from_numpy(MADE["y_test"]).long())
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -78,17 +78,5 @@ def metrics(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
     return {"accuracy": (model(signals).argmax(1) == labels).float().mean().item()}
 
 
-def _made() -> dict[str, np.ndarray]:
-    """The same for everyone: drawn from numpy's own generator, which coordinator and clients of one process share."""
-    with MAKING:
-        return _drawn()
-
-
-@cache
-def _drawn() -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = make_dataset(get_dataset_args())
-    return arrays
-
-
 def _signals(name: str) -> Tensor:
-    return torch.from_numpy(_made()[name]).float()
+    return torch.from_numpy(MADE[name]).float()
