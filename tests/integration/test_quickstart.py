@@ -50,9 +50,9 @@ def reading_examples() -> list[str]:
 
 
 def at(address: str, words: list[str]) -> list[str]:
-    """The same command at a port of this test's own."""
+    """The same command at a port of this test's own; what clients send is kept, as an example of `export` needs it."""
     here = [address if word == "127.0.0.1:7400" else word for word in words]
-    return [*here, "--address", address] if here[0] == "server" else here
+    return [*here, "--address", address, "--set", "run.keep_updates=true"] if here[0] == "server" else here
 
 
 def run_together(commands: list[list[str]]) -> list[str]:

@@ -31,9 +31,10 @@ from fedprune_server.page.story import Facts, Story
 APART_S = 0.05
 # Where nothing happens, how the clients stand is looked at so often.
 GLANCE_S = 0.2
-# With more pages than this the glances come further apart, up to so far: how clients get on is told to all of them.
+# With more pages than this both are further apart, up to so far: each piece goes to all of them.
 FEW_PAGES = 8
 RARE_GLANCE_S = 1.0
+MOST_APART_S = 0.15
 # A silent stream gets a sign of life so often.
 IDLE_S = 15.0
 # The end of an earlier process's event log that is read again, in bytes.
@@ -117,9 +118,10 @@ class Watch:
                 self.glance()
                 if self.feed.tell(anyway=time.monotonic() - told_s >= IDLE_S):
                     told_s = time.monotonic()
-            await asyncio.sleep(APART_S)
+            apart = apart_s(self.feed.pages)
+            await asyncio.sleep(apart)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), glance_s(self.feed.pages) - APART_S)
+                await asyncio.wait_for(self._news.wait(), glance_s(self.feed.pages) - apart)
             self._news.clear()
 
 
@@ -136,6 +138,11 @@ class Notes(logging.Handler):
         if worth_a_note(record.name, record.levelno) and not early:
             note = {"time": round(record.created, 3), "level": record.levelname.lower(), "text": record.getMessage()}
             self._watch.hear(note | ({"client": record.identity} if hasattr(record, "identity") else {}))
+
+
+def apart_s(pages: int) -> float:
+    """How far apart pieces are at least, for so many open pages."""
+    return max(APART_S, min(MOST_APART_S, APART_S * pages / FEW_PAGES))
 
 
 def glance_s(pages: int) -> float:

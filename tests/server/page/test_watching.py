@@ -131,5 +131,6 @@ async def test_nobody_is_looked_at_for_nobody(watch: Watch, monkeypatch: pytest.
         await glanced.wait()
 
 
-def test_many_pages_are_told_less_often_how_clients_get_on() -> None:
+def test_many_pages_are_told_less_often() -> None:
     assert [watching.glance_s(pages) for pages in (1, 8, 20, 200)] == [0.2, 0.2, 0.5, 1.0]
+    assert [watching.apart_s(pages) for pages in (1, 8, 20, 200)] == [0.05, 0.05, 0.125, 0.15]
