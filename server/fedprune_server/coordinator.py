@@ -39,6 +39,7 @@ class Coordinator:
     members: Members = field(default_factory=Members)
     run: Run | None = None
     shutdown: bool = False
+    _leaving: bool = False
 
     def begin(self, run: Run, resumed: Resumption | None) -> None:
         """Go on with another run and the clients that are here; their indices follow the run's own store."""
@@ -57,6 +58,7 @@ class Coordinator:
 
     def hang_up(self) -> None:
         """End all work streams; the clients look for a coordinator until one is there again."""
+        self._leaving = True
         for member in self.members.connected:
             if member.queue is not None:
                 member.queue.put_nowait(None)
@@ -105,7 +107,10 @@ class Coordinator:
         member.peers.add(peer)
         member.holds = None
         member.last_seen = time.monotonic()
-        if self.run is not None:
+        if self._leaving:
+            # It came between the good-bye and the closing of the port, which would wait for it as long as it may.
+            queue.put_nowait(None)
+        elif self.run is not None:
             self.run.dispatch(events.Joined(member.index))
         return queue
 
