@@ -15,7 +15,8 @@ from fedprune.mask import Mask
 from fedprune.pruning.comparison import Measured
 from fedprune.tensor import Version
 from fedprune_server.controller import step
-from fedprune_server.pruner import Proposal, Pruner, Weights
+from fedprune_server.proposal import Proposal, Weights
+from fedprune_server.pruner import Pruner
 from fedprune_server.trials import (
     ControlState,
     Evaluated,

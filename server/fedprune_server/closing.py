@@ -27,7 +27,8 @@ from fedprune_server.decoded import Decoded
 from fedprune_server.judging import judged
 from fedprune_server.levels import Levels
 from fedprune_server.prepared import Arrays, Prepared
-from fedprune_server.pruner import Need, Proposal, Pruner
+from fedprune_server.proposal import Need, Proposal
+from fedprune_server.pruner import Pruner
 from fedprune_server.scores import Heard
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Work
 from fedprune_server.trials import ControlState

@@ -16,7 +16,7 @@ from fedprune.work import Work as WorkValue
 from fedprune_server import plan
 from fedprune_server.autoplan import Choice
 from fedprune_server.members import Members
-from fedprune_server.pruner import Need
+from fedprune_server.proposal import Need
 from fedprune_server.store import AssignmentRecord, Blobs, Work
 
 

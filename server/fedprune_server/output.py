@@ -37,7 +37,7 @@ from fedprune_server.closing import Closed, Remeasured
 from fedprune_server.deciding import Decision
 from fedprune_server.events import EndRun
 from fedprune_server.prepared import Prepared
-from fedprune_server.pruner import Proposal
+from fedprune_server.proposal import Proposal
 from fedprune_server.store import Store, digests_of
 
 # What is the store itself, or goes on growing after the run.

@@ -21,7 +21,7 @@ from fedprune_server.autoplan import Bounds, Choice
 from fedprune_server.budgeting import BYTES, FIXED_BYTES, budgeted
 from fedprune_server.control_plan import control_plan
 from fedprune_server.course import Rules
-from fedprune_server.pruner import Need
+from fedprune_server.proposal import Need
 from fedprune_server.trials import ControlState
 
 

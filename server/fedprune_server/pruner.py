@@ -10,16 +10,14 @@ whether a proposal was good is for the controller to judge.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedprune.errors import LocalError
-from fedprune.mask import Bits, Mask
+from fedprune.mask import Mask
 from fedprune.pruning import (
     CostShare,
-    LayerDecision,
     PruningPlan,
     Selection,
     Share,
@@ -39,47 +37,8 @@ from fedprune.pruning.schedules import exchange_rounds, last_exchange
 from fedprune.pruning.scores import FROM_CLIENTS, lamp, randoms, within_rows
 from fedprune.pruning.votes import Ballot, merge
 from fedprune.tensor import Schema
-
-Weights = Mapping[str, NDArray[np.generic]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """What the clients must compute before `propose` can answer: scores by `method`, whole; or, where `grow` is not
-    empty, the indices of that many of the largest among the dead weights of each layer, with their values or not; or,
-    where `keep` is not empty, a mask of so many weights of each layer, or of all (one number). With `own` a mask in which
-    as many weights of each layer as `grow` says are exchanged, after training of the client's own."""
-
-    method: str
-    grow: Mapping[str, int] = field(default_factory=dict)
-    values: bool = True
-    keep: tuple[int, ...] = ()
-    own: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """The next mask, why each layer looks as it does, and the density asked for beside the one reached."""
-
-    round: int
-    mask: Mask
-    explanation: tuple[LayerDecision, ...]
-    target_density: float
-    realised_density: float
-    # How dense the merge of the clients' masks was before it was pruned back, where that is far above the target.
-    merged_density: float | None = None
-    # Masks that clients are to have for themselves until the next one, by client; `mask` is all of them together.
-    own: Mapping[int, Mask] = field(default_factory=dict)
-
-    @property
-    def floor_trimmed(self) -> int:
-        """Weights that are alive only because a floor holds them."""
-        return sum(layer.floor_trimmed for layer in self.explanation)
-
-    @property
-    def grown(self) -> int:
-        """Weights that were dead and are alive now; they start at 0."""
-        return sum(layer.grown for layer in self.explanation)
+from fedprune_server import readjusting
+from fedprune_server.proposal import Need, Proposal, Weights, proposed
 
 
 class Pruner:
@@ -161,9 +120,11 @@ class Pruner:
                 scores=scores,
             )
         if own:
-            return self._settle(round, weights, mask, next_mask_version, next(iter(own)))
+            return readjusting.settled(
+                round, weights, mask, next_mask_version, like=next(iter(own)), floors=self.plan.floors
+            )
         if round in self._exchanges and ballots:
-            return _together(round, ballots, mask, next_mask_version)
+            return readjusting.together(round, ballots, mask, next_mask_version)
         if round in self._exchanges and growth:
             return self._exchange(round, weights, mask, next_mask_version, growth)
         return None
@@ -183,7 +144,7 @@ class Pruner:
             return None
         chosen = self._select(density, round, weights, mask, next_mask_version, scores)
         target = density if self.plan.threshold is None else chosen.mask.density
-        return _proposal(round, chosen, target)
+        return proposed(round, chosen, target)
 
     def observe(self, *, round: int, weights: Weights, mask: Mask, clients: Sequence[Judged] = ()) -> None:
         """Let the posteriors learn from a round's aggregate and, where given, its clients; before `propose`. Does
@@ -212,7 +173,7 @@ class Pruner:
         ranked, floors = magnitudes(mask.schema, weights), self.plan.floors
         chosen = select(ranked, merged.mask, shares or counts, floors, next_mask_version, score="magnitude")
         disagreed = merged.mask.density if merged.densified(target) else None
-        return replace(_proposal(round, chosen, target), merged_density=disagreed)
+        return replace(proposed(round, chosen, target), merged_density=disagreed)
 
     def _budget(self, density: float, mask: Mask) -> Sequence[Share]:
         """What clients may propose, and what is left of their masks: counted over all layers together, or over each."""
@@ -292,53 +253,10 @@ class Pruner:
         if self.beliefs is not None:
             self.beliefs.observe_growth(mask, growth, self._counts(round, mask))
             rng = np.random.default_rng([self.seed, round])
-            return _proposal(round, self.beliefs.choose(mask, self.plan.floors, version, rng), mask.density)
+            return proposed(round, self.beliefs.choose(mask, self.plan.floors, version, rng), mask.density)
         ranked, counts = magnitudes(mask.schema, weights), self._counts(round, mask)
         done = exchange(ranked, growth, mask, counts, self.plan.floors, version, score="magnitude")
-        return _proposal(round, Selection(mask=done.mask, layers=done.layers), mask.density)
-
-    def _settle(self, round: int, weights: Weights, mask: Mask, version: int, like: Mask) -> Proposal:
-        """What clients trained in masks of their own, pruned back by size to as many weights of each layer as one of them
-        has: what FedDST's server does."""
-        counts = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in like.alive.items()]
-        ranked = magnitudes(mask.schema, weights)
-        chosen = select(ranked, mask, counts, self.plan.floors, version, score="magnitude")
-        return _proposal(round, chosen, like.density)
+        return proposed(round, Selection(mask=done.mask, layers=done.layers), mask.density)
 
     def _counts(self, round: int, mask: Mask) -> dict[str, int]:
         return exchange_counts(mask, exchange_share(round, self._last_exchange, self.plan.exchange))
-
-
-def _together(round: int, ballots: Sequence[Ballot], mask: Mask, version: int) -> Proposal:
-    """What any of the clients wants to train, and each one's own mask in it."""
-    alive = {n: np.logical_or.reduce([b.mask.alive[n] for b in ballots]) for n in mask.alive}
-    own = {
-        b.client: Mask(schema=mask.schema, version=version + place, alive=b.mask.alive)
-        for place, b in enumerate(sorted(ballots, key=lambda b: b.client), start=1)
-    }
-    layers = tuple(_exchanged(name, bits, mask.alive[name]) for name, bits in alive.items())
-    chosen = Selection(mask=Mask(schema=mask.schema, version=version, alive=alive), layers=layers)
-    return replace(_proposal(round, chosen, mask.density), own=own)
-
-
-def _exchanged(name: str, after: Bits, before: Bits) -> LayerDecision:
-    grown = int(np.count_nonzero(after & ~before))
-    return LayerDecision(
-        name=name,
-        before=int(np.count_nonzero(before)),
-        after=int(np.count_nonzero(after)),
-        threshold=None,
-        score="gradient",
-        floor_trimmed=0,
-        grown=grown,
-    )
-
-
-def _proposal(round: int, chosen: Selection, target: float) -> Proposal:
-    return Proposal(
-        round=round,
-        mask=chosen.mask,
-        explanation=chosen.layers,
-        target_density=target,
-        realised_density=chosen.mask.density,
-    )

@@ -14,7 +14,7 @@ from fedprune.sockets import Counters
 from fedprune.traffic import Traffic
 from fedprune_server.closing import Closed, Score
 from fedprune_server.prepared import Arrays
-from fedprune_server.pruner import Proposal
+from fedprune_server.proposal import Proposal
 from fedprune_server.trials import Record
 
 

@@ -20,7 +20,7 @@ from fedprune.score_frames import read_growth, read_proposal, read_scores
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import ScoreWork
-from fedprune_server.pruner import Need
+from fedprune_server.proposal import Need
 from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store
 
 

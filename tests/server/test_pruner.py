@@ -15,7 +15,8 @@ from fedprune.pruning.regrowth import GrowthVote
 from fedprune.pruning.scores import FROM_CLIENTS
 from fedprune.pruning.votes import Ballot, propose
 from fedprune.tensor import Role, Schema, TensorSpec
-from fedprune_server.pruner import Need, Proposal, Pruner
+from fedprune_server.proposal import Need, Proposal
+from fedprune_server.pruner import Pruner
 
 DEMO = Schema(
     tensors=(

@@ -14,7 +14,8 @@ from fedprune.pruning.accumulate import GradientScore
 from fedprune.pruning.regrowth import GrowthVote, exchange, exchange_counts, exchange_share, largest_dead
 from fedprune.pruning.votes import Ballot, coverage
 from fedprune.tensor import Schema, TensorSpec
-from fedprune_server.pruner import Need, Pruner
+from fedprune_server.proposal import Need
+from fedprune_server.pruner import Pruner
 
 Floats = NDArray[np.float32]
 SHAPE = (20, 60)
