@@ -9,11 +9,8 @@ while we were away, is looked for as long as the client was told to.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import math
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -26,12 +23,13 @@ from fedprune.pki.credentials import Credentials
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import enrolment_pb2 as certificates
+from fedprune_client import patience
 from fedprune_client.channels import Channels
 from fedprune_client.download import Apply, Download
 from fedprune_client.outbox import Result
 from fedprune_client.replica import Replica
 from fedprune_client.stream import WorkStream
-from fedprune_client.troubles import LONGEST_DELAY_S, PASSING_NAMES, as_error, asked_for_s, out_of_patience, status
+from fedprune_client.troubles import PASSING_NAMES, as_error, status
 
 IDENTITY_KEY = "fedprune-identity"
 CONTROL_TIMEOUT_S = 10.0
@@ -40,9 +38,6 @@ STALL_S = 30.0
 # A result is checked and synced before its receipt goes out; who is slower gets twice as long next time, four times.
 ANSWER_S, MOST_DOUBLED = 60.0, 4
 SMALLEST_CHUNK_BYTES = 1 << 15
-FIRST_DELAY_S = 0.5
-# Someone may be watching a client that looks for its coordinator.
-LONGEST_JOIN_DELAY_S = 5.0
 # Up to here an upload goes out with its announcement, without waiting to be told where to begin.
 EAGER_BYTES = 1 << 19
 
@@ -64,8 +59,7 @@ class Link:
     ) -> None:
         self.server = server
         self._patience_s = patience_s
-        self._say = say
-        self._joined = asyncio.Event()
+        self._patience = patience.Patience(server, say)
         self._stream = WorkStream(server)
         self._most_small_bytes = 0
         self._identity = ((IDENTITY_KEY, identity),)
@@ -99,10 +93,11 @@ class Link:
             )
             return reply
 
-        reply = await self._persist("joining", call, longest_s=LONGEST_JOIN_DELAY_S, patience_s=self._patience_s)
+        reply = await self._patience.until_done(
+            "joining", call, longest_s=patience.LONGEST_JOIN_DELAY_S, patience_s=self._patience_s
+        )
         self._most_small_bytes = reply.most_small_bytes
-        self._joined.set()
-        self._joined = asyncio.Event()
+        self._patience.wake()
         return reply
 
     async def work(self, outgoing: AsyncIterator[pb.ClientMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
@@ -121,7 +116,7 @@ class Link:
         for step in self._stream.take_steps():
             await progress.take_step(step, self.server)
         if replica.version != want:
-            await self._persist(f"pulling {want}", lambda: self._pull_once(progress))
+            await self._patience.until_done(f"pulling {want}", lambda: self._pull_once(progress))
 
     async def _pull_once(self, progress: Download) -> None:
         call: Any = self._channels.stub.Pull(progress.request(), metadata=self._identity)
@@ -154,7 +149,7 @@ class Link:
                 # A refusal that crosses our bytes is lost on the way; the next time it is waited for, as is the offset.
                 begin.eager = False
 
-        return await self._persist(f"submitting assignment {begin.assignment_id}", call)
+        return await self._patience.until_done(f"submitting assignment {begin.assignment_id}", call)
 
     async def _submit_small(self, begin: pb.Begin, frame: bytes) -> pb.Receipt | None:
         """The receipt of a result that is sent in one message; None where another try may help. Raises the refusal."""
@@ -203,35 +198,6 @@ class Link:
             raise as_error(await status(call), self.server)
         answer: pb.SubmitReply = reply
         return answer
-
-    async def _persist(
-        self,
-        doing: str,
-        call: Callable[[], Awaitable[Answer]],
-        *,
-        longest_s: float = LONGEST_DELAY_S,
-        patience_s: float = 0.0,
-    ) -> Answer:
-        """Repeat a call until it succeeds or is refused for good; full jitter, growing up to `longest_s`."""
-        delay = FIRST_DELAY_S
-        now = asyncio.get_running_loop().time
-        last_s = now() + (patience_s or math.inf)
-        while True:
-            try:
-                return await call()
-            except (grpc.aio.AioRpcError, TimeoutError, UnavailableError) as error:
-                trouble = as_error(error, self.server)
-                if not isinstance(trouble, UnavailableError):
-                    raise trouble from error
-                if now() >= last_s:
-                    raise out_of_patience(trouble, self.server, patience_s) from error
-                pause = min(asked_for_s(error) + random.uniform(0, delay), last_s - now())
-                left = f", for {last_s - now():.0f} s more" if patience_s else ""
-                self._say(f"{doing}: {trouble}; again in {pause:.1f} s{left}")
-                # Whoever joins again knows that the coordinator is back: then nobody sleeps on.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._joined.wait(), pause)
-                delay = min(delay * 2, longest_s)
 
 
 def begin_message(result: Result) -> pb.Begin:

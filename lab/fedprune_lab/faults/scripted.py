@@ -25,7 +25,7 @@ from fedprune.parts import Part
 from fedprune.tensor import Role, Schema
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import TrainWork
-from fedprune_client import transport, troubles
+from fedprune_client import patience, troubles
 from fedprune_client.outbox import Outbox
 from fedprune_client.replica import Replica
 from fedprune_client.transport import Link, begin_message
@@ -207,7 +207,7 @@ class Scripted:
 
 def look_again_at_once() -> None:
     """Make the clients of this process impatient: what is tried is the coordinator."""
-    transport.FIRST_DELAY_S, troubles.LONGEST_DELAY_S, transport.LONGEST_JOIN_DELAY_S = 0.05, 0.3, 0.3
+    patience.FIRST_DELAY_S, troubles.LONGEST_DELAY_S, patience.LONGEST_JOIN_DELAY_S = 0.05, 0.3, 0.3
 
 
 async def run_all(clients: Sequence[Scripted]) -> None:
