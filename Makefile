@@ -52,6 +52,7 @@ faults: $(VENV)/developing
 	$(BIN)/python bench/faults.py points --each 1 --action enospc
 	$(BIN)/python bench/faults.py points --each 1 --action eio
 	$(BIN)/python bench/faults.py clients --kills 100
+	$(BIN)/python bench/faults.py fencing --trials 100
 	$(BIN)/python bench/faults.py links
 	$(BIN)/python bench/fuzz.py --cases 200000
 	$(BIN)/python bench/hostile.py

@@ -7,6 +7,7 @@ Example: python bench/faults.py random --kills 200
          python bench/faults.py restarts --kills 100
          python bench/faults.py points --each 3
          python bench/faults.py clients --kills 100
+         python bench/faults.py fencing --trials 100
          python bench/faults.py links
          python bench/faults.py replays --count 10000
          python bench/faults.py damage --flips 10000 --rows 1000
@@ -25,7 +26,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedprune.failpoints import Action
-from fedprune_lab.faults import clients, damage, links, replays
+from fedprune_lab.faults import clients, damage, fencing, links, replays
 from fedprune_lab.faults.campaign import Trial, campaign, point_trials, random_trials
 from fedprune_lab.faults.plan import RUN
 from fedprune_lab.faults.programs import zygote
@@ -62,6 +63,8 @@ def arguments() -> argparse.Namespace:
     at_clients = verbs.add_parser("clients", help="kills of clients at random instants")
     at_clients.add_argument("--kills", type=int, default=100)
     at_clients.add_argument("--seed", type=int, default=0)
+    fenced = verbs.add_parser("fencing", help="a coordinator is stopped, another one takes over, the first wakes up")
+    fenced.add_argument("--trials", type=int, default=100)
     verbs.add_parser("links", help="uploads over links that break")
     again = verbs.add_parser("replays", help="what was submitted, submitted again")
     again.add_argument("--count", type=int, default=10_000)
@@ -87,6 +90,22 @@ async def kill_clients(*, kills: int, first_seed: int, folder: Path) -> int:
             if done >= kills:
                 break
     print(f"{done} clients killed, {sealed} of them with a sealed result: {broken} runs broke a promise")
+    return int(broken > 0)
+
+
+# Outside transactions, where another one can take over.
+STOPPED_AT = ("assignments-sent", "upload-sealed", "update-checked", "round-folded", "version-adopted")
+
+
+async def fence(trials: int, folder: Path) -> int:
+    """Stop a coordinator and let another one take over; 1 when the first wrote anything more."""
+    broken = 0
+    async with zygote() as warm:
+        for number, point in enumerate(itertools.islice(itertools.cycle(STOPPED_AT), trials)):
+            found = await fencing.play(point, warm, folder / str(number))
+            broken += bool(found.problems)
+            print(f"stopped at {point}: {'; '.join(found.problems) or 'ok'}", flush=True)
+    print(f"{trials} coordinators stopped, taken over from and woken up: {broken} runs broke a promise")
     return int(broken > 0)
 
 
@@ -140,6 +159,8 @@ def main() -> int:
         return asyncio.run(break_links(folder))
     if asked.verb == "clients":
         return asyncio.run(kill_clients(kills=asked.kills, first_seed=asked.seed, folder=folder))
+    if asked.verb == "fencing":
+        return asyncio.run(fence(asked.trials, folder))
     if asked.verb == "replays":
         return asyncio.run(submit_again(asked.count, folder))[0]
     if asked.verb == "damage":

@@ -7,6 +7,7 @@ a table module -> source; the last tests plant a fault in such a table and see i
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -187,3 +188,30 @@ def test_what_pure_modules_may_use(line: str) -> None:
 def test_a_planted_circle_is_seen() -> None:
     code = {"fedprune": "", "fedprune.a": "import fedprune.b", "fedprune.b": "def f():\n    from fedprune import a"}
     assert set(circle(code)) == {"fedprune.a", "fedprune.b"}
+
+
+# Certificates and what is told to people. Deadlines, retries and limits go by clocks that nobody sets.
+MAY_READ_THE_DATE = {
+    "common/fedprune/checkup/machine.py",
+    "common/fedprune/checkup/papers.py",
+    "client/fedprune_client/probing.py",
+    "client/fedprune_client/renewing.py",
+    "client/fedprune_client/start.py",
+    "client/fedprune_client/tls_check.py",
+    "server/fedprune_server/admission.py",
+    "server/fedprune_server/audit.py",
+    "server/fedprune_server/authority/app.py",
+    "server/fedprune_server/enrolment.py",
+    "server/fedprune_server/page/watching.py",
+    "server/fedprune_server/probing.py",
+    "server/fedprune_server/security.py",
+    "server/fedprune_server/standing.py",
+}
+DATES = re.compile(r"\btime\.time(_ns)?\(|\b(datetime|date)\.(now|utcnow|today)\(")
+
+
+def test_nothing_that_counts_goes_by_the_date() -> None:
+    """P8: clocks that are a day off, or jump back, lose nothing and refuse nobody, because the protocol asks none."""
+    files = [path for room in ("common", "server", "client") for path in (ROOT / room).rglob("*.py")]
+    reads = {str(path.relative_to(ROOT)) for path in files if DATES.search(path.read_text(encoding="utf-8"))}
+    assert reads == MAY_READ_THE_DATE
