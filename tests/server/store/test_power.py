@@ -87,9 +87,20 @@ def test_the_journey_syncs_what_it_tells_and_not_everything(journey: Journey) ->
 
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_acknowledged_is_lost(journey: Journey, tmp_path: Path, seed: int) -> None:
+    lose_power(journey, tmp_path, seed, cuts=CUTS // 5)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
+def test_nothing_acknowledged_is_lost_in_two_thousand_cuts(journey: Journey, tmp_path: Path) -> None:
+    """P2."""
+    lose_power(journey, tmp_path, seed=5, cuts=2000)
+
+
+def lose_power(journey: Journey, tmp_path: Path, seed: int, *, cuts: int) -> None:
     rng = random.Random(seed)
     undisturbed = None
-    for number in range(CUTS // 5):
+    for number in range(cuts):
         state = tmp_path / str(number)
         sure = cut(journey, rng, state)
         store = SqliteStore(state, durable=False)
