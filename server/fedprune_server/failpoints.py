@@ -52,6 +52,7 @@ _STEPS: dict[str, str] = {
     "chunk-sent": "a chunk of a download is about to go out",
     "assignments-sent": "a round is open and its work handed out",
     "round-folded": "the next version is folded, pruned and encoded, not yet committed",
+    "statistics-folded": "statistics under a new mask are folded and encoded, not yet committed",
     "version-adopted": "the next version is committed and in use",
     "evaluation-closed": "the clients' evaluations are averaged, not yet entered",
     "run-written": "all files of a run are written, its clients not yet told",

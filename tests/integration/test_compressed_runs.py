@@ -20,7 +20,7 @@ from fedprune.mask import Mask
 from fedprune.tensor import Schema
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import UploadPlan
-from fedprune_client import encoding, transport
+from fedprune_client import encoding, patience
 from fedprune_client.residual import ResidualFile
 from fedprune_client.transport import Link
 from fedprune_server import plan
@@ -153,7 +153,7 @@ async def restarted(federation: Federation, link: MakeLink) -> None:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
 
 
 @pytest.mark.parametrize("link", [DiesBefore, DiesAfter])

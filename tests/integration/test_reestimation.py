@@ -25,6 +25,8 @@ def model():
 """
 ONCE = (
     "run.rounds=4",
+    # Else a coordinator that comes back may open its next round before everyone has come back.
+    "clients.min_clients=3",
     "pruning.density=0.3",
     "pruning.schedule='once'",
     "pruning.start=0.5",
