@@ -158,13 +158,11 @@ class Database:
             raise self._failed
 
     def close(self) -> bool:
-        """Fold the log into the file and let go of it; True when all is well with it, and the file will not change: while
-        somebody else reads, some of the log is left, and whoever closes the file last folds it in."""
+        """Fold the log into the file and let go of it; True when all is well with it."""
         with self._lock, self._read_lock:
             well = self._failed is None
             if well:
-                (is_left, *_) = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                well = not is_left
+                self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.fail(StoreError("the store is closed", party=self._where))
             self._disconnect()
             return well
