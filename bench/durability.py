@@ -17,7 +17,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from fedprune_lab.benching import dense_run, keep
+from fedprune_lab.benching import OUT, dense_run, keep
 
 TASK = Path(__file__).parent / "tasks" / "mlp50k.py"
 MOST_S = {2: 0.025, 8: 0.040}
@@ -32,12 +32,13 @@ def overheads(folder: Path, clients: int, rounds: int) -> list[float]:
 def main() -> int:
     """Print and keep the figures; 1 when durability costs more than it may."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--disk", type=Path, default=Path.cwd(), help="a folder on a disk (default: this one)")
+    parser.add_argument("--disk", type=Path, default=OUT, help=f"a folder on a disk (default: {OUT})")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a folder in memory")
     parser.add_argument("--clients", type=int, nargs="+", choices=sorted(MOST_S), default=sorted(MOST_S))
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15)
     asked = parser.parse_args()
+    asked.disk.mkdir(parents=True, exist_ok=True)
     if asked.disk.stat().st_dev == asked.memory.stat().st_dev:
         parser.error(f"{asked.disk} and {asked.memory} are on one file system")
     table = Table(title="overhead of a dense round of 50,826 weights", title_justify="left")

@@ -61,5 +61,6 @@ class Patience:
                 self._say(f"{doing}: {trouble}; again in {pause:.1f} s{left}")
                 # Whoever joins again knows that the coordinator is back.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._back.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._back.wait()
                 delay = min(delay * 2, longest_s)

@@ -124,9 +124,11 @@ class Runner:
     async def _messages(self) -> AsyncIterator[pb.ClientMessage]:
         while True:
             try:
-                yield await asyncio.wait_for(self._outgoing.get(), self._heartbeat_s)
+                async with asyncio.timeout(self._heartbeat_s):
+                    message = await self._outgoing.get()
             except TimeoutError:
-                yield pb.ClientMessage(heartbeat=pb.Heartbeat())
+                message = pb.ClientMessage(heartbeat=pb.Heartbeat())
+            yield message
 
     def _hear(self, message: pb.CoordinatorMessage) -> None:
         match message.WhichOneof("event"):

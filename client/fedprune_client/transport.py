@@ -121,7 +121,7 @@ class Link:
     async def _pull_once(self, progress: Download) -> None:
         call: Any = self._channels.stub.Pull(progress.request(), metadata=self._identity)
         try:
-            while (reply := await asyncio.wait_for(call.read(), STALL_S)) is not grpc.aio.EOF:
+            while (reply := await _read(call, within_s=STALL_S)) is not grpc.aio.EOF:
                 await progress.take(reply, self.server)
         except TimeoutError:
             raise UnavailableError("the coordinator sends nothing", party=self.server, seen=f"{STALL_S:g} s") from None
@@ -184,20 +184,29 @@ class Link:
         """Send until all is sent, or the coordinator has ended the call: what it said is read next."""
         try:
             for chunk in chunks(frame, offset=offset, chunk_bytes=chunk_bytes):
-                await asyncio.wait_for(call.write(pb.SubmitRequest(chunk=chunk)), STALL_S)
+                # A write that crosses the end of the call hides why it ended: what has come is heard first.
+                await asyncio.sleep(0)
+                async with asyncio.timeout(STALL_S):
+                    await call.write(pb.SubmitRequest(chunk=chunk))
             await call.done_writing()
         except asyncio.InvalidStateError:
             return
 
     async def _reply(self, call: Any, *, within_s: float) -> pb.SubmitReply:
         try:
-            reply = await asyncio.wait_for(call.read(), within_s)
+            reply = await _read(call, within_s=within_s)
         except TimeoutError:
             raise UnavailableError("an upload is not answered", party=self.server, seen=f"{within_s:g} s") from None
         if reply is grpc.aio.EOF:
             raise as_error(await status(call), self.server)
         answer: pb.SubmitReply = reply
         return answer
+
+
+async def _read(call: Any, *, within_s: float) -> Any:
+    """The next message of a call; raises `TimeoutError`."""
+    async with asyncio.timeout(within_s):
+        return await call.read()
 
 
 def begin_message(result: Result) -> pb.Begin:

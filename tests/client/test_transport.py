@@ -453,3 +453,44 @@ class TestSmall:
             replica = await pulled(link)
         assert np.array_equal(replica.weights["w"], WEIGHTS["w"])
         assert len(script.requests) == 1
+
+
+class Answering:
+    """A call whose answers come when the test says so."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.asked = asyncio.Event()
+
+    async def write(self, request: Any) -> None:
+        return
+
+    async def read(self) -> Any:
+        self.asked.set()
+        return await self.answer
+
+    async def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    async def details(self) -> str:
+        return "the coordinator says good-bye"
+
+    async def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+    def cancel(self) -> None:
+        return
+
+
+async def test_who_is_cancelled_in_the_moment_of_an_answer_does_not_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with linked(Script()) as (link, said):
+        call = Answering()
+        monkeypatch.setattr(link._channels.stub, "Submit", lambda **_: call)
+        submitting = asyncio.create_task(link.submit(begin(), FRAME, chunk_bytes=1 << 16))
+        await call.asked.wait()
+        call.answer.set_result(grpc.aio.EOF)
+        await asyncio.sleep(0)
+        submitting.cancel()
+        done, _ = await asyncio.wait({submitting}, timeout=5)
+        assert done, said
+        assert submitting.cancelled()

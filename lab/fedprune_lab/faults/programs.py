@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,8 @@ class Program:
     async def ended(self, timeout_s: float) -> int | None:
         """Its exit code, or None when it has not ended in time."""
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(self.end(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self.end()
         return None
 
 
@@ -58,25 +60,23 @@ class Zygote:
     """The warm process. `start` gives a running program in about a tenth of a second."""
 
     _process: asyncio.subprocess.Process
-    _started: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
-    _programs: dict[int, Program] = field(default_factory=dict)
-    _ended: dict[int, int] = field(default_factory=dict)
+    # Programs that were asked for, by the number of the question, and the ends of those that run, by process.
+    _asked: dict[str, asyncio.Future[int]] = field(default_factory=dict)
+    _ends: dict[int, asyncio.Future[int]] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def start(
         self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
     ) -> Program:
         """Start `fedprune` with these arguments; what it prints is appended to `log`."""
         assert self._process.stdin is not None
-        job = Job(name="program", arguments=list(arguments), log=str(log))
+        job = Job(name=f"program {next(self._numbers)}", arguments=list(arguments), log=str(log))
         asked = {"name": job.name, "arguments": job.arguments, "log": job.log, "environment": dict(environment or {})}
+        started = self._asked[job.name] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         await self._process.stdin.drain()
-        pid = await self._started.get()
-        program = Program(pid=pid, log=log, code=asyncio.get_running_loop().create_future())
-        self._programs[pid] = program
-        if pid in self._ended:
-            program.code.set_result(self._ended.pop(pid))
-        return program
+        pid = await started
+        return Program(pid=pid, log=log, code=self._ends[pid])
 
     async def listen(self) -> None:
         """Take in what the zygote tells, until it ends."""
@@ -86,13 +86,10 @@ class Zygote:
 
     def _hear(self, told: dict[str, Any]) -> None:
         if "started" in told:
-            self._started.put_nowait(told["started"])
+            self._ends[told["started"]] = asyncio.get_running_loop().create_future()
+            self._asked.pop(told["name"]).set_result(told["started"])
         elif "ended" in told:
-            program = self._programs.pop(told["ended"], None)
-            if program is None:
-                self._ended[told["ended"]] = told["code"]
-            else:
-                program.code.set_result(told["code"])
+            self._ends[told["ended"]].set_result(told["code"])
 
 
 @asynccontextmanager

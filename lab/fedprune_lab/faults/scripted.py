@@ -76,6 +76,8 @@ class Scripted:
     sealed_bytes: int = 0
     over: bool = False
     _doing: asyncio.Task[None] | None = None
+    # What is being handed in; like the product, it is not given up for the next assignment.
+    _handing_in: asyncio.Task[None] | None = None
     _in_hand: int = 0
     _work_group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
     _replica: Replica | None = None
@@ -89,8 +91,9 @@ class Scripted:
                 while not self.over:
                     await link.join(self._join_request())
                     await self._attend(link)
-                if self._doing is not None:
-                    self._doing.cancel()
+                for task in (self._doing, self._handing_in):
+                    if task is not None:
+                        task.cancel()
         finally:
             await link.close()
 
@@ -106,9 +109,11 @@ class Scripted:
     async def _messages(self) -> AsyncIterator[pb.ClientMessage]:
         while True:
             try:
-                yield await asyncio.wait_for(self._outgoing.get(), 1.0)
+                async with asyncio.timeout(1.0):
+                    message = await self._outgoing.get()
             except TimeoutError:
-                yield pb.ClientMessage(heartbeat=pb.Heartbeat())
+                message = pb.ClientMessage(heartbeat=pb.Heartbeat())
+            yield message
 
     def _join_request(self) -> pb.JoinRequest:
         return pb.JoinRequest(
@@ -123,8 +128,8 @@ class Scripted:
                     self._replica = Replica(schema=self.schema.with_roles(roles))
             case "assignment":
                 self._take(link, wire.assignment(message.assignment, party=self.server))
-            case "cancel" if self._doing is not None and message.cancel.assignment_id == self._in_hand:
-                self._doing.cancel()
+            case "cancel" if message.cancel.assignment_id == self._in_hand:
+                self._give_up()
             case "run_end":
                 self.over = not message.run_end.more
 
@@ -134,9 +139,18 @@ class Scripted:
         if self._doing is not None and not self._doing.done():
             if self._in_hand == assignment.assignment_id:
                 return
-            self._doing.cancel()
+            self._give_up()
         self._in_hand = assignment.assignment_id
-        self._doing = self._work_group.create_task(self._do(link, assignment))
+        self._doing = self._work_group.create_task(self._do_next(link, assignment))
+
+    def _give_up(self) -> None:
+        if self._doing is not None and self._doing is not self._handing_in:
+            self._doing.cancel()
+
+    async def _do_next(self, link: Link, assignment: Assignment) -> None:
+        if self._handing_in is not None:
+            await asyncio.wait({self._handing_in})
+        await self._do(link, assignment)
 
     async def _do(self, link: Link, assignment: Assignment) -> None:
         outbox = Outbox(self.folder)
@@ -156,11 +170,14 @@ class Scripted:
         result, frame = sealed
         begin = begin_message(result)
         begin.eager = False
+        self._handing_in = asyncio.current_task()
         try:
             receipt = await link.submit(begin, frame, chunk_bytes=self.chunk_bytes)
             self.receipts.append((receipt, hashlib.sha256(frame).hexdigest()))
         except RemoteError as error:
             self.heard.append(str(error))
+        finally:
+            self._handing_in = None
         outbox.drop(assignment.run_id, assignment.assignment_id)
 
     def _decline(self, assignment: Assignment, reason: str) -> None:

@@ -52,7 +52,7 @@ def _start(asked: dict[str, Any]) -> None:
     pid = fork(Job(**asked))
     for name in environment:
         del os.environ[name]
-    _tell({"started": pid})
+    _tell({"started": pid, "name": asked["name"]})
 
 
 def _reap() -> None:
@@ -66,7 +66,7 @@ def _reap() -> None:
         _tell({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
-def _tell(what: dict[str, int]) -> None:
+def _tell(what: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 

@@ -121,7 +121,8 @@ class Watch:
             apart = apart_s(self.feed.pages)
             await asyncio.sleep(apart)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), glance_s(self.feed.pages) - apart)
+                async with asyncio.timeout(glance_s(self.feed.pages) - apart):
+                    await self._news.wait()
             self._news.clear()
 
 
