@@ -13,6 +13,7 @@ import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum, auto
 from pathlib import Path
 from threading import RLock
 
@@ -24,6 +25,15 @@ from fedprune_server.store.schema import DDL, FACTS, FORMAT
 BUSY_TIMEOUT_S = 10.0
 # Rows at the end of the chain that are checked whenever a store is opened; `verify` checks them all.
 TAIL_ROWS = 1000
+
+
+class End(Enum):
+    """How a database was left: by a failure; in order, but somebody reads on, and whoever closes the file last folds the
+    rest of the log in; or in order, in a file that will not change."""
+
+    FAILED = auto()
+    READ = auto()
+    WHOLE = auto()
 
 
 class Database:
@@ -157,15 +167,17 @@ class Database:
         if self._failed is not None:
             raise self._failed
 
-    def close(self) -> bool:
-        """Fold the log into the file and let go of it; True when all is well with it."""
+    def close(self) -> End:
+        """Fold the log into the file and let go of it."""
         with self._lock, self._read_lock:
-            well = self._failed is None
-            if well:
-                self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            end = End.FAILED if self._failed is not None else self._fold()
             self.fail(StoreError("the store is closed", party=self._where))
             self._disconnect()
-            return well
+            return end
+
+    def _fold(self) -> End:
+        is_read, _, _ = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return End.READ if is_read else End.WHOLE
 
     def _check_still_writer(self) -> None:
         epoch, writer = self._write.execute("SELECT epoch, writer FROM meta").fetchone()

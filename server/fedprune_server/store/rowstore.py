@@ -12,7 +12,7 @@ from threading import RLock
 from fedprune.errors import DigestError, RemoteError, StoreError
 from fedprune.framing import Seal
 from fedprune.ledger import Entry
-from fedprune_server.store.database import Database, Transaction
+from fedprune_server.store.database import Database, End, Transaction
 from fedprune_server.store.facts import (
     answer,
     end_round,
@@ -60,7 +60,7 @@ class RowStore(Reading):
         """Give the store back."""
         self._let_go()
 
-    def _let_go(self) -> bool:
+    def _let_go(self) -> End:
         return self._database.close()
 
     def client_index(self, identity: str) -> int:

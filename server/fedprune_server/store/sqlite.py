@@ -15,7 +15,7 @@ from typing import IO
 
 from fedprune.errors import StoreError
 from fedprune_server.store.blobs import FileBlobs, MemoryBlobs
-from fedprune_server.store.database import Database
+from fedprune_server.store.database import Database, End
 from fedprune_server.store.inline import INLINE_BYTES, InlineBlobs
 from fedprune_server.store.rowstore import RowStore
 
@@ -54,9 +54,10 @@ class SqliteStore(RowStore):
 
     def close(self) -> None:
         """Give the store back, and the directory with it. The closed database is sealed by its digest, so that
-        `verify` notices every later change of the file."""
-        if self._let_go():
-            (self.path / SEAL).write_text(digest_of(self.path / DATABASE))
+        `verify` notices every later change of the file. The seal is empty if a reader may change it yet."""
+        end = self._let_go()
+        if end is not End.FAILED:
+            (self.path / SEAL).write_text(digest_of(self.path / DATABASE) if end is End.WHOLE else "")
         self._held.close()
 
 

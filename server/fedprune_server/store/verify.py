@@ -117,7 +117,9 @@ class _Check:
         except FileNotFoundError:
             self.notes.append("the store is open or was not closed in order: unused parts of its file are not checked")
             return
-        if sealed != digest_of(self._state / DATABASE):
+        if not sealed:
+            self.notes.append("the store was read while it was closed: unused parts of its file are not checked")
+        elif sealed != digest_of(self._state / DATABASE):
             self.problems.append(f"{DATABASE}: is not the file that was closed")
 
     def _database(self, database: sqlite3.Connection) -> None:
