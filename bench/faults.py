@@ -99,13 +99,18 @@ STOPPED_AT = ("assignments-sent", "upload-sealed", "update-checked", "round-fold
 
 async def fence(trials: int, folder: Path) -> int:
     """Stop a coordinator and let another one take over; 1 when the first wrote anything more."""
-    broken = 0
+    broken = written = 0
     async with zygote() as warm:
         for number, point in enumerate(itertools.islice(itertools.cycle(STOPPED_AT), trials)):
             found = await fencing.play(point, warm, folder / str(number))
             broken += bool(found.problems)
-            print(f"stopped at {point}: {'; '.join(found.problems) or 'ok'}", flush=True)
-    print(f"{trials} coordinators stopped, taken over from and woken up: {broken} runs broke a promise")
+            written += found.in_a_write
+            where = f"{point}, another thread in a write" if found.in_a_write else point
+            print(f"stopped at {where}: {'; '.join(found.problems) or 'ok'}", flush=True)
+    print(
+        f"{trials} coordinators stopped, {trials - written} taken over from and woken up, {written} ended because they "
+        f"held the lock: {broken} runs broke a promise"
+    )
     return int(broken > 0)
 
 

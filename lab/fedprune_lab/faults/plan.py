@@ -110,11 +110,12 @@ chunk_bytes = 1024
 @dataclass(slots=True, kw_only=True)
 class Found:
     """What a trial ended with. `problems` is empty when every promise was kept; `accepted` has the names of the clients
-    whose updates count, by round."""
+    whose updates count, by round; `in_a_write` says that a coordinator was stopped while it held the store's lock."""
 
     plan: Plan
     problems: list[str] = field(default_factory=list)
     deaths: int = 0
+    in_a_write: bool = False
     starts: int = 0
     receipts: int = 0
     seconds: float = 0.0
