@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]  # installed only where somebody fuzzes
@@ -17,6 +18,13 @@ with atheris.instrument_imports(include=["fedprune", "fedprune_server", "fedprun
     from target import SEEDS, Target  # type: ignore[import-untyped, import-not-found, unused-ignore]  # beside this file
 
 LIMITS = ("-timeout=5", "-rss_limit_mb=512", "-max_len=4096")
+
+
+def drive(target: Target, data: bytes) -> None:
+    """One input; what is found in it ends the fuzzing, as an error would."""
+    if found := target.read(data):
+        raise AssertionError("; ".join(found))
+
 
 if __name__ == "__main__":
     # Not removed at the end: libFuzzer leaves without coming back.
@@ -27,5 +35,5 @@ if __name__ == "__main__":
     played = [argument for argument in given if Path(argument).is_file()]
     folders = [] if played else [*(argument for argument in given if Path(argument).is_dir()), str(corpus)]
     flags = [argument for argument in given if argument.startswith("-")]
-    atheris.Setup([sys.argv[0], *LIMITS, *flags, *played, *folders], Target().read)
+    atheris.Setup([sys.argv[0], *LIMITS, *flags, *played, *folders], partial(drive, Target()))
     atheris.Fuzz()
