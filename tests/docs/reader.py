@@ -37,7 +37,8 @@ RUN = re.compile(r"\bruns/([a-z]+)\b")
 
 @dataclass
 class Reader:
-    """`does` one command; `leaves` ends what is still running. `run` is a finished run's folder, `data` an owner's."""
+    """`does` one command; `leaves` ends what is still running; `wrong` is what ended otherwise than a page promises, with
+    its last words. `run` is a finished run's folder, `data` an owner's."""
 
     shell: Shell
     folder: Path
@@ -48,6 +49,7 @@ class Reader:
     server: Started | None = None
     invitation: str | None = None
     done: int = 0
+    wrong: list[str] = field(default_factory=list)
 
     def does(self, line: str) -> str:
         """Carry the line out; gives what it printed, as far as it has come."""
@@ -71,7 +73,14 @@ class Reader:
         return self.runs(verb, *words, *SHORTER.get(verb, []))
 
     def runs(self, *words: str) -> str:
-        return self.shell.wait(self.begins(*words))
+        return self.ends(self.begins(*words))
+
+    def ends(self, started: Started, code: int = 0) -> str:
+        """What it said in all, once it has ended; anything but this exit code is `wrong`."""
+        found = self.shell.ended(started)
+        if found != code:
+            self.wrong.append(f"{started.line}: exit code {found}\n{started.said}")
+        return started.said
 
     def begins(self, *words: str) -> Started:
         self.done += 1
@@ -146,7 +155,7 @@ class Reader:
                 self.runs("certs", "issue", "own", "--out", "own")
             way = ["--server", f"127.0.0.1:{self.port}", *(["--credentials", "own"] if secure else [])]
             self.runs("client", *way, "--task", "task.py", "--state", "own-state", *SHORTER["client"])
-        self.shell.wait(server, code)
+        self.ends(server, code)
 
     def answers(self, server: Started) -> None:
         """Return when the coordinator serves: its port is open a moment earlier."""

@@ -65,12 +65,6 @@ class Shell:
         pid = self._ask({"folder": str(folder), "words": list(words), "log": str(log)})
         return Started(pid=int(pid), line=" ".join(["fedprune", *words]), log=log)
 
-    def wait(self, started: Started, code: int = 0) -> str:
-        """What it said in all, once it has ended, with this exit code."""
-        found = self.ended(started)
-        assert found == code, f"{started.line}: exit code {found}\n{started.said}"
-        return started.said
-
     def ended(self, started: Started) -> int:
         """Its exit code, once it has ended."""
         return int(self._ask({"pid": started.pid}))

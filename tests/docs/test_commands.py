@@ -63,6 +63,7 @@ def finished(shell: Shell, owner: Path, tmp_path_factory: pytest.TempPathFactory
     reader = Reader(shell=shell, folder=folder / "digits", run=folder, data=owner)
     reader.serve(["run.toml", "--set", "pruning.every=1", "--set", "run.keep_updates=true"])
     reader.leaves()
+    assert reader.wrong == []
     (made,) = (folder / "digits").glob("served-*/digits")
     return made
 
@@ -99,7 +100,9 @@ def test_the_commands_of_a_page(page: Path, reader: Reader) -> None:
             write_pictures(folder / "data")
     for line in filter(is_run, pages.shown_commands(page)):
         reader.does(line.replace("NAME", reader.folder.name))
+        assert reader.wrong == []
     reader.leaves()
+    assert reader.wrong == []
 
 
 ON_PAGES = {line for page in WITH_COMMANDS for line in pages.shown_commands(page)}
@@ -109,3 +112,4 @@ ON_PAGES = {line for page in WITH_COMMANDS for line in pages.shown_commands(page
 def test_the_other_examples_in_the_help(line: str, reader: Reader) -> None:
     reader.does(line)
     reader.leaves()
+    assert reader.wrong == []
