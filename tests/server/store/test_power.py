@@ -87,29 +87,32 @@ def test_the_journey_syncs_what_it_tells_and_not_everything(journey: Journey) ->
 
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_acknowledged_is_lost(journey: Journey, tmp_path: Path, seed: int) -> None:
-    lose_power(journey, tmp_path, seed, cuts=CUTS // 5)
+    assert lose_power(journey, tmp_path, seed, cuts=CUTS // 5) == []
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
 def test_nothing_acknowledged_is_lost_in_two_thousand_cuts(journey: Journey, tmp_path: Path) -> None:
     """P2."""
-    lose_power(journey, tmp_path, seed=5, cuts=2000)
+    assert lose_power(journey, tmp_path, seed=5, cuts=2000) == []
 
 
-def lose_power(journey: Journey, tmp_path: Path, seed: int, *, cuts: int) -> None:
+def lose_power(journey: Journey, tmp_path: Path, seed: int, *, cuts: int) -> list[str]:
+    """The cuts after which something acknowledged was lost, the journey ended otherwise, or `verify` found fault."""
     rng = random.Random(seed)
     undisturbed = None
+    broken = []
     for number in range(cuts):
         state = tmp_path / str(number)
         sure = cut(journey, rng, state)
         store = SqliteStore(state, durable=False)
-        promised = {name for length, name in journey.acknowledged if length <= sure}
-        assert promised <= kept(store), f"cut {number} of seed {seed}"
+        lost = {name for length, name in journey.acknowledged if length <= sure} - kept(store)
         crashing.journey(store, lambda name: None)
         ended = crashing.outcome(store)
         store.close()
-        assert undisturbed in (None, ended), f"cut {number} of seed {seed}"
-        undisturbed = ended
-        assert verify(state).problems == ()
+        undisturbed = undisturbed or ended
+        problems = verify(state).problems
+        if lost or ended != undisturbed or problems:
+            broken.append(f"cut {number} of seed {seed}: {lost} lost, ended with {ended}, {problems}")
         shutil.rmtree(state)
+    return broken
