@@ -16,6 +16,22 @@ from fedprune_lab.view import LineView
 DIGITS = Path(digits.__file__)
 
 
+def comparing(folder: Path, varied: str, *, rounds: int, pruning: str, folds: int = 0) -> Comparing:
+    """Two clients and one seed; what is written goes to `folder`/out."""
+    run_file = folder / "run.toml"
+    run_file.write_text(f"[run]\nrounds = {rounds}\n[pruning]\n{pruning}\n")
+    return Comparing(
+        run_file=run_file,
+        task=DIGITS,
+        varied=[varied],
+        seeds=[1],
+        folds=folds,
+        clients=2,
+        out=folder / "out",
+        view=LineView(Console(stderr=True, quiet=True)),
+    )
+
+
 def test_the_width_gives_as_many_weights() -> None:
     task = load_task(DIGITS)
     for weights in (2_000, 15_000, 100_000):
@@ -51,18 +67,8 @@ def test_arguments_that_are_none(tmp_path: Path) -> None:
 
 
 def test_folds_are_held_out_in_turn_and_test_data_has_no_say(tmp_path: Path) -> None:
-    run_file = tmp_path / "run.toml"
-    run_file.write_text("[run]\nrounds = 2\n[pruning]\nevery = 1\nend = 0.9\nstart = 0.0\n")
-    work = Comparing(
-        run_file=run_file,
-        task=DIGITS,
-        varied=["pruning.density=0.5,0.9"],
-        seeds=[1],
-        folds=2,
-        clients=2,
-        out=tmp_path / "out",
-        view=LineView(Console(stderr=True, quiet=True)),
-    )
+    pruning = "every = 1\nend = 0.9\nstart = 0.0"
+    work = comparing(tmp_path, "pruning.density=0.5,0.9", rounds=2, pruning=pruning, folds=2)
     rows = work.run()
     assert {row.seeds for row in rows} == {2}
     reports = sorted((tmp_path / "out" / "strategies").glob("*/report.json"))
@@ -78,17 +84,7 @@ def test_folds_are_held_out_in_turn_and_test_data_has_no_say(tmp_path: Path) -> 
 
 
 def test_a_strategy_is_shown_beside_its_controls(tmp_path: Path) -> None:
-    run_file = tmp_path / "run.toml"
-    run_file.write_text("[run]\nrounds = 3\n[pruning]\ndensity = 0.2\nevery = 1\n")
-    work = Comparing(
-        run_file=run_file,
-        task=DIGITS,
-        varied=["pruning.preset=gradual"],
-        seeds=[1],
-        clients=2,
-        out=tmp_path / "out",
-        view=LineView(Console(stderr=True, quiet=True)),
-    )
+    work = comparing(tmp_path, "pruning.preset=gradual", rounds=3, pruning="density = 0.2\nevery = 1")
     dense, gradual, random, narrow = work.run()
     assert [dense.strategy, gradual.strategy] == ["dense", "preset gradual"]
     assert (random.strategy, narrow.strategy) == ("random mask 0.2", f"narrower dense {gradual.weights:.0f}")
