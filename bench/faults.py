@@ -22,13 +22,14 @@ import asyncio
 import itertools
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from fedprune.failpoints import Action
 from fedprune_lab.faults import clients, damage, fencing, links, replays
 from fedprune_lab.faults.campaign import Trial, campaign, point_trials, random_trials
-from fedprune_lab.faults.plan import RUN
+from fedprune_lab.faults.plan import RUN, Found
 from fedprune_lab.faults.programs import zygote
 from fedprune_server.failpoints import POINTS
 
@@ -136,24 +137,32 @@ async def break_links(folder: Path) -> int:
     return int(broken > 0)
 
 
-async def submit_again(count: int, folder: Path) -> tuple[int, Path]:
-    """Replay; 1 when one had an effect, and the run it left behind."""
+async def replayed(count: int, folder: Path) -> tuple[Found, Counter[str], Path]:
+    """A finished run with so many replays: what it broke, how many there were of each way, and what it left behind."""
     async with zygote() as warm:
         found, done = await replays.play(count, warm, folder / "replays")
+    return found, done, folder / "replays" / "runs" / RUN
+
+
+def submit_again(count: int, folder: Path) -> int:
+    """Replay; 1 when one had an effect."""
+    found, done, _ = asyncio.run(replayed(count, folder))
     ways = ", ".join(f"{number} {way}" for way, number in sorted(done.items()))
-    print(
-        f"{done.total()} replays ({ways}), half of them after a restart: {'; '.join(found.problems[:5]) or 'no effect'}"
-    )
-    return int(bool(found.problems)), folder / "replays" / "runs" / RUN
+    verdict = "; ".join(found.problems[:5]) or "no effect"
+    print(f"{done.total()} replays ({ways}), half of them after a restart: {verdict}")
+    return int(bool(found.problems))
 
 
 def damage_a_run(flips: int, rows: int, folder: Path) -> int:
-    """Damage a run of the replays; 1 when something was not found."""
-    broken, run = asyncio.run(submit_again(0, folder))
+    """Damage a finished run; 1 when something was not found."""
+    found, _, run = asyncio.run(replayed(0, folder))
+    if found.problems:
+        print(f"no run to damage: {'; '.join(found.problems)}")
+        return 1
     seen = damage.play(run, flips=flips, rows=rows, folder=folder)
     print(f"{seen.flips} flipped bits, {seen.rows} rows deleted or swapped: {len(seen.missed)} not found")
     print(*seen.missed[:20], sep="\n", end="\n" if seen.missed else "")
-    return int(bool(broken or seen.missed))
+    return int(bool(seen.missed))
 
 
 def main() -> int:
@@ -167,7 +176,7 @@ def main() -> int:
     if asked.verb == "fencing":
         return asyncio.run(fence(asked.trials, folder))
     if asked.verb == "replays":
-        return asyncio.run(submit_again(asked.count, folder))[0]
+        return submit_again(asked.count, folder)
     if asked.verb == "damage":
         return damage_a_run(asked.flips, asked.rows, folder)
     results = asyncio.run(campaign(trials(asked), folder, lambda line: print(line, flush=True)))
