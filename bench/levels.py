@@ -7,8 +7,10 @@ gradually, which clients at 0.05 could not carry. Seeds change the first weights
 same data in all of them. Accuracy is the mean of the last five rounds on test data.
 
 Bytes are those of each client's ledger over the last 20 rounds, messages and all, which no new mask disturbs: by how much
-they differ from the bytes of the clients at 1, times the share of the model that a client holds. Each finished run is
-a line of bench/out/levels.jsonl; what is there is not run again.
+they differ from the bytes of the clients at 1, times the share of the model that a client holds. They are counted twice:
+with values that are written as they are (`raw`), where every weight takes 32 bits, and coded without loss, where a weight
+takes as many as its move has. Beside them: the bits of a weight, up, and by how much a client moves it in the last round, as
+a share of its size, in the median. Each finished run is a line of bench/out/levels.jsonl; what is there is not run again.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ import argparse
 import csv
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -31,10 +36,12 @@ from fedprune_lab import paired
 from fedprune_lab.benching import OUT
 from fedprune_lab.figures import percent, points
 from fedprune_lab.one_process import OneProcess
+from fedprune_server.history import Sent, sent
 from fedprune_server.store import SqliteStore
 
 TASK = Path(__file__).parent / "tasks" / "signals.py"
 CLIENTS, ROUNDS, STEADY = 10, 100, 20
+VALUES = ["raw", "lossless"]
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0)
 PRUNABLE, FREE = 40 * 256 + 256 * 128, 44_682 - 40 * 256 - 256 * 128
 BASE = f"""
@@ -67,20 +74,21 @@ def main() -> None:
     parser.add_argument("--seeds", default="1-3", help="such as 1-3 or 2,5")
     parser.add_argument("--only", nargs="*", default=[], choices=list(KEYS), help="these alone")
     parser.add_argument(
-        "--values", choices=["lossless", "raw"], default="lossless", help="how values travel, both ways"
+        "--values", nargs="+", choices=VALUES, default=VALUES, help="how values travel, both ways; raw: levels alone"
     )
     parser.add_argument("--out", type=Path, default=OUT / "levels.jsonl", help="where runs are kept")
     asked = parser.parse_args()
     done = {(row["seed"], row["method"], row["values"]) for row in paired.rows(asked.out)}
     for seed in paired.seeds(asked.seeds):
-        for method in asked.only or KEYS:
-            if (seed, method, asked.values) not in done:
-                paired.keep(asked.out, _run(method, seed, asked.values))
-    _print([row for row in paired.rows(asked.out) if row["values"] == asked.values])
+        for values, method in product(asked.values, asked.only or KEYS):
+            # Weights are the same to the bit however they travel: only the bytes are worth a second run.
+            if (seed, method, values) not in done and (method == "levels" or values == "lossless"):
+                paired.keep(asked.out, _run(method, seed, values))
+    _print(paired.rows(asked.out), asked.values)
 
 
 def _run(method: str, seed: int, values: str) -> paired.Row:
-    keys = (*KEYS[method], f'compression.up="{values}"', f'compression.down="{values}"')
+    keys = (*KEYS[method], f'compression.up="{values}"', f'compression.down="{values}"', "run.keep_updates=true")
     config = RunConfig.loads(BASE, overrides=(f'run.name="{method}"', f"run.seed={seed}", *keys))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "runs"
@@ -101,22 +109,43 @@ def _figures(run: RunReport) -> dict[str, Any]:
     }
 
 
-def _by_client(folder: Path) -> dict[str, dict[str, int]]:
-    """Bytes of each client's steady rounds by its name and direction."""
+def _by_client(folder: Path) -> dict[str, dict[str, float]]:
+    """By name: bytes of a client's steady rounds up and down, those of its values among the first, and by how much it moves
+    a weight."""
     store = SqliteStore(folder / "state", durable=False)
     names = {record.client: record.identity for record in store.clients()}
     store.close()
     moved: dict[str, Counter[str]] = {name: Counter() for name in names.values()}
+    moves = {update.identity: _move(update) for update in sent(folder, ROUNDS)}
     with (folder / "ledger.csv").open() as file:
         for row in csv.DictReader(file):
             if int(row["round"]) > ROUNDS - STEADY and row["kind"] != "heartbeat":
-                moved[names[int(row["client"])]][row["direction"]] += int(row["bytes"])
-    return {name: dict(counts) for name, counts in moved.items()}
+                counts, direction = moved[names[int(row["client"])]], row["direction"]
+                counts[direction] += int(row["bytes"])
+                counts["values"] += int(row["bytes"]) if (direction, row["kind"]) == ("up", "values") else 0
+    return {name: {**counts, "move": moves[name]} for name, counts in moved.items()}
 
 
-def _print(rows: list[paired.Row]) -> None:
+def _move(update: Sent) -> float:
+    """|new - old| / |old| of the weights that the client holds, in the median."""
+    shares = []
+    for spec, packed in update.reader:
+        alive = update.mask.alive.get(spec.name, np.ones(spec.shape, np.bool_))
+        old = update.base[spec.name][alive]
+        shares.append(np.abs(packed.values - old)[old != 0] / np.abs(old)[old != 0])
+    return float(np.median(np.concatenate(shares)))
+
+
+def _print(rows: list[paired.Row], values: Sequence[str]) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=120)
+    _print_accuracies([row for row in rows if row["values"] == "lossless"], console)
+    for name in values:
+        runs = [row["clients"] for row in rows if (row["method"], row["values"]) == ("levels", name)]
+        console.print(_bytes_table(runs, name))
+
+
+def _print_accuracies(rows: list[paired.Row], console: Console) -> None:
     accuracies = {name: {row["seed"]: row["accuracy"] for row in rows if row["method"] == name} for name in KEYS}
     table = Table(title="accuracy, means over seeds", title_justify="left", highlight=False)
     for heading in ("method", "seeds", "accuracy", "levels are better by", "95 %"):
@@ -131,26 +160,33 @@ def _print(rows: list[paired.Row]) -> None:
             f"± {100 * better.half_width:.2f}" if better and better.half_width is not None else "",
         )
     console.print(table)
-    console.print(_bytes_table([row["clients"] for row in rows if row["method"] == "levels"]))
 
 
-def _bytes_table(runs: list[dict[str, dict[str, int]]]) -> Table:
-    table = Table(title="bytes of a steady round, by level", title_justify="left", highlight=False)
-    for heading in ("density", "of the model", "up", "down", "off up", "off down"):
+def _bytes_table(runs: list[dict[str, dict[str, float]]], values: str) -> Table:
+    title = f"bytes of a steady round, {values}, by client; means of {len(runs)} runs"
+    table = Table(title=title, title_justify="left", highlight=False)
+    for heading in ("density", "of the model", "up", "down", "off up", "off down", "bits a weight, up", "moves it by"):
         table.add_column(heading, justify="right")
-    for density in LEVELS if runs else ():
-        part = (FREE + density * PRUNABLE) / (FREE + PRUNABLE)
-        seen = {d: _of_level(runs, density, d) for d in ("up", "down")}
-        off = {d: seen[d] / (part * _of_level(runs, 1.0, d)) - 1 for d in seen}
+    whole = [name for name, density in BY_HAND.items() if density == 1.0]
+    for name, density in BY_HAND.items() if runs else ():
+        held = FREE + density * PRUNABLE
+        part = held / (FREE + PRUNABLE)
+        seen = {d: _mean(runs, [name], d) / STEADY for d in ("up", "down")}
+        off = {d: STEADY * seen[d] / (part * _mean(runs, whole, d)) - 1 for d in seen}
         table.add_row(
-            f"{density:g}", percent(part), *(f"{seen[d]:,.0f}" for d in seen), *(f"{off[d]:+.2%}" for d in off)
+            f"{density:g}",
+            percent(part),
+            *(f"{seen[d]:,.0f}" for d in seen),
+            *(f"{off[d]:+.2%}" for d in off),
+            f"{8 * _mean(runs, [name], 'values') / STEADY / held:.2f}",
+            percent(_mean(runs, [name], "move"), digits=2),
         )
     return table
 
 
-def _of_level(runs: list[dict[str, dict[str, int]]], density: float, direction: str) -> float:
-    """Bytes of a round of one client at this level, in the mean over clients and runs."""
-    return mean(run[name][direction] for run in runs for name in BY_HAND if BY_HAND[name] == density) / STEADY
+def _mean(runs: list[dict[str, dict[str, float]]], names: Sequence[str], what: str) -> float:
+    """In the mean over these clients and all runs."""
+    return mean(run[name][what] for run in runs for name in names)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from fedprune.codec import Content, Limits, UpdateReader
 from fedprune.errors import LocalError
@@ -18,12 +21,14 @@ from fedprune_server.versions import read_version
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """One client's accepted update, to be read. `identity` is the name it gave, or its key's hash under TLS."""
+    """One client's accepted update, to be read, and the weights that it began with, `base`. `identity` is the name it gave,
+    or its key's hash under TLS."""
 
     client: int
     identity: str
     examples: int
     mask: Mask
+    base: Mapping[str, NDArray[Any]]
     reader: UpdateReader
 
     @property
@@ -56,13 +61,13 @@ def sent(folder: Path, round_: int) -> Iterator[Sent]:
                 held = read_version(look.version(run.run_id, given.version.model), look.blob, schema, limits)
                 mask = held.mask_of(given.version)
                 assert mask is not None, "a version has the masks it was given out under"
-                reader = UpdateReader(
-                    look.blob(receipt.sha256), schema=schema, mask=mask, base=on_mask(held.arrays, mask), limits=limits
-                )
+                base = on_mask(held.arrays, mask)
+                reader = UpdateReader(look.blob(receipt.sha256), schema=schema, mask=mask, base=base, limits=limits)
                 yield Sent(
                     client=receipt.client,
                     identity=identities[receipt.client],
                     examples=receipt.examples,
                     mask=mask,
+                    base=base,
                     reader=reader,
                 )

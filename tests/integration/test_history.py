@@ -12,6 +12,7 @@ from fedprune.codec import Limits
 from fedprune.errors import LocalError, StoreError
 from fedprune.schema_file import read_schema
 from fedprune_lab import export_csr
+from fedprune_server import history
 from fedprune_server.store.looking import Look
 from fedprune_server.versions import read_version
 
@@ -45,6 +46,9 @@ async def test_the_weights_that_were_sent_average_to_the_model_that_followed(tmp
         mean = np.average(sent, axis=0, weights=[float(str(entry["examples"])) for entry in told])
         assert np.allclose(mean, after[layer], atol=1e-6)
     assert not np.allclose(sent[0], after[LAYERS[-1]], atol=1e-3), "clients that send the model show nothing"
+    before = model_after(folder, 1)
+    for update in history.sent(folder, 2):
+        assert all((update.base[layer] == before[layer]).all() for layer in LAYERS)
 
 
 async def test_compressed_updates_are_differences_on_the_mask(tmp_path: Path) -> None:
