@@ -6,13 +6,13 @@ is sent the assignment it had, so that what is sealed is submitted and what is d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedprune.assignment import Assignment
 from fedprune.report import RoundReport
 from fedprune_server.course import Course, Phase, Rules
 from fedprune_server.scores import assignment_of
-from fedprune_server.store import Recovery, Verdict, Work
+from fedprune_server.store import Recovery, RoundRecord, Verdict, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,51 +46,56 @@ def resumption(
     latest version; `decided`: their evaluation of it is closed. `unmeasured`: its running statistics are those before its
     mask; `measured`: what clients found of them is closed, and not yet a version."""
     shards = tuple(sorted(found.shards, key=lambda client: found.shards[client]))
-    last = found.latest.round if found.latest else 0
     counted = sum(r.clients_counted for r in reports.values())
-    if found.open_round is None:
-        evaluated = last not in reports or bool(reports[last].metrics)
-        due = awaited or (rules.evaluates(last) and not evaluated)
-        state = Course(
-            rules=rules,
-            phase=_behind(measured=unmeasured and measured, decided=due and decided),
-            round=found.last_round,
-            shards=shards,
-            counted=counted,
-            unmeasured=unmeasured and not measured,
-            unevaluated=due and not decided,
-            judged=awaited and not decided,
-            empty_rounds=found.last_round - last,
-            primed=found.latest is not None and found.latest.version.model > 0,
-        )
-        return Resumption(state=state, assigned={}, found=f"{last} of {rules.rounds} rounds committed")
+    opened = Course(rules=rules, shards=shards, counted=counted)
+    if found.open_round is not None:
+        return _within(found, found.open_round, opened, judged=awaited and decided)
+    last = _last(found)
+    evaluated = last not in reports or bool(reports[last].metrics)
+    due = awaited or (rules.evaluates(last) and not evaluated)
+    state = replace(
+        opened,
+        phase=_behind(measured=unmeasured and measured, decided=due and decided),
+        round=found.last_round,
+        unmeasured=unmeasured and not measured,
+        unevaluated=due and not decided,
+        judged=awaited and not decided,
+        empty_rounds=found.last_round - last,
+        primed=found.latest is not None and found.latest.version.model > 0,
+    )
+    return Resumption(state=state, assigned={}, found=f"{last} of {rules.rounds} rounds committed")
+
+
+def _last(found: Recovery) -> int:
+    """The round of the latest version."""
+    return found.latest.round if found.latest else 0
+
+
+def _within(found: Recovery, open_round: RoundRecord, opened: Course, *, judged: bool) -> Resumption:
+    """In the middle of a round that was given out."""
     # What was given last: scores come before training.
     kind = Work.TRAIN if any(a.kind is Work.TRAIN for a in found.assignments) else Work.SCORE
     given = [a for a in found.assignments if a.kind is kind]
     accepted = frozenset(r.client for r in found.receipts if r.kind is kind and r.verdict is Verdict.ACCEPTED)
     cohort = tuple(sorted(a.client for a in given))
-    state = Course(
-        rules=rules,
+    rules, last = opened.rules, _last(found)
+    state = replace(
+        opened,
         phase=_phase(kind, closed=kind in found.frozen),
-        round=found.open_round.round,
-        shards=shards,
+        round=open_round.round,
         cohort=cohort,
-        target=found.open_round.target,
+        target=open_round.target,
         accepted=accepted,
         # Scoring that was closed is not waited for again.
         declined=frozenset(cohort) - accepted if kind is Work.SCORE and kind in found.frozen else frozenset(),
-        primed=found.open_round.round > 0,
-        counted=counted,
-        extended=found.open_round.deadline_s > rules.deadline_s,
-        empty_rounds=max(0, found.open_round.round - 1 - last),
+        primed=open_round.round > 0,
+        extended=open_round.deadline_s > rules.deadline_s,
+        empty_rounds=max(0, open_round.round - 1 - last),
     )
     text = f"{last} of {rules.rounds} rounds committed, round {state.round} open with {len(accepted)} of {len(cohort)}"
     what = "updates" if kind is Work.TRAIN else "scores"
     return Resumption(
-        state=state,
-        assigned={a.client: assignment_of(a) for a in given},
-        found=f"{text} {what}",
-        judged=awaited and decided,
+        state=state, assigned={a.client: assignment_of(a) for a in given}, found=f"{text} {what}", judged=judged
     )
 
 
