@@ -1,7 +1,7 @@
 """One run, carried out: the hands of `rounds.py`.
 
-Events come from the service and from timers; each effect of the table has one method here. Whatever blocks runs in
-a thread and comes back as another event. Nothing is decided in this file.
+Events come from the service and from timers; each effect of the table has one method, here, in `outgoing.py` or in
+`finishing.py`. Whatever blocks runs in a thread and comes back as another event. Nothing is decided in this file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from fedprune.parts import Part
 from fedprune.tensor import Schema, Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events, rounds
+from fedprune_server.background import Background
 from fedprune_server.course import Course, Phase
-from fedprune_server.deciding import Decision
 from fedprune_server.desk import Desk
+from fedprune_server.finishing import FINISHING, Finishing
 from fedprune_server.intake import Receiving
 from fedprune_server.members import Member, Members
 from fedprune_server.onlookers import Begun
@@ -74,8 +75,15 @@ class Run:
         self._desk = desk
         self._outgoing = Outgoing(config=config, members=members, settling=settling, desk=desk, more=more)
         self._timers = Timers(self._ring)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._tidying: asyncio.Task[None] | None = None
+        self._background = Background(halt=self._halt, broken=self._broken, crashed=self._crashed)
+        self._finishing = Finishing(
+            settling=settling,
+            desk=desk,
+            outgoing=self._outgoing,
+            background=self._background,
+            course=lambda: self.state,
+            dispatch=self.dispatch,
+        )
 
     # what the process asks ------------------------------------------------------------------------------------
 
@@ -109,12 +117,14 @@ class Run:
                 return
             except FedpruneError as error:
                 log.error(str(error))
-                self.dispatch(events.Broken(str(error)))
+                self._broken(error)
                 return
 
     def _do(self, effect: events.Effect) -> None:
         if type(effect) in OUTGOING:
             OUTGOING[type(effect)](self._outgoing, self.state, effect)
+        elif type(effect) in FINISHING:
+            FINISHING[type(effect)](self._finishing, effect)
         else:
             HANDS[type(effect)](self, effect)
 
@@ -124,6 +134,15 @@ class Run:
         Clients are told nothing: they look for a coordinator until one is there again."""
         log.error(str(error))
         self._timers.clear_all()
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    def _broken(self, error: FedpruneError) -> None:
+        """What goes wrong behind the run ends it."""
+        self.dispatch(events.Broken(str(error)))
+
+    def _crashed(self, error: BaseException) -> None:
+        """A bug must end the run loudly, not leave it waiting for ever."""
         if not self.ended.done():
             self.ended.set_exception(error)
 
@@ -137,8 +156,7 @@ class Run:
     async def suspend(self) -> None:
         """Let what blocks (a fold, a commit) be done, and begin nothing more."""
         self._timers.clear_all()
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.over()
         self._timers.clear_all()
 
     def conclude(self, outcome: events.Outcome) -> None:
@@ -216,65 +234,6 @@ class Run:
 
     # effects --------------------------------------------------------------------------------------------------
 
-    def _close_round(self, effect: events.CloseRound) -> None:
-        self._desk.cancel(effect.missing, f"round {effect.round} is closed")
-        self._spawn(self._guarded(self._fold(effect.round)))
-
-    def _drop_round(self, effect: events.DropRound) -> None:
-        self.accounts.sample_sockets()
-        entries, _ = self.accounts.close_round()
-        self.store.close_round(self.run_id, effect.round, entries=entries)
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """A store that has ended halts the process; what else goes wrong ends the run."""
-        try:
-            await work
-        except StoreError as error:
-            self._halt(error)
-        except FedpruneError as error:
-            self.dispatch(events.Broken(str(error)))
-
-    async def _fold(self, round_: int) -> None:
-        what = "updates" if round_ else "scores"
-        self._outgoing.say(f"round {round_}: aggregating {len(self.state.accepted)} {what}")
-        await self._tidied()
-        closed = await self._settling.settle(round_, self.state)
-        later = self.state.rules.evaluates(round_) or closed.judge or closed.remeasure
-        self.dispatch(events.Committed(judge=closed.judge, remeasure=closed.remeasure))
-        # After the next round's work has gone out: nobody has to wait for a line in a file.
-        if round_ and not later:
-            self._output.publish(round_)
-        if self._settling.untidy:
-            self._tidying = self._spawn(self._guarded(self._settling.tidy()))
-
-    async def _tidied(self) -> None:
-        if self._tidying is not None:
-            await self._tidying
-
-    def _close_reestimation(self, effect: events.CloseReestimation) -> None:
-        self._spawn(self._guarded(self._remeasure(effect.round)))
-
-    async def _remeasure(self, round_: int) -> None:
-        await self._tidied()
-        await self._settling.remeasure(round_)
-        if not self.state.unevaluated:
-            self._output.publish(round_)
-        self.dispatch(events.Remeasured())
-
-    def _close_evaluation(self, effect: events.CloseEvaluation) -> None:
-        self._spawn(self._guarded(self._decide(effect.round)))
-
-    async def _decide(self, round_: int) -> None:
-        await self._tidied()
-        await self._enter(round_, await self._settling.decide(round_))
-        self._output.publish(round_)
-        self.dispatch(events.Decided())
-
-    async def _enter(self, round_: int, decision: Decision) -> None:
-        if decision.undone is not None:
-            self._outgoing.say(f"round {round_}: the pruning step is undone; going on from the model before it")
-        await self._settling.enter(round_, decision)
-
     def _set_timer(self, effect: events.SetTimer) -> None:
         self._timers.set(effect.name, effect.seconds, effect.event)
 
@@ -285,7 +244,7 @@ class Run:
             await self.intake.idle()
             self.dispatch(event)
 
-        self._spawn(happen())
+        self._background.spawn(happen())
 
     def _clear_timer(self, effect: events.ClearTimer) -> None:
         self._timers.clear(effect.name)
@@ -295,13 +254,13 @@ class Run:
 
     def _end_run(self, effect: events.EndRun) -> None:
         self._timers.clear_all()
-        self._spawn(self._finish(effect))
+        self._background.spawn(self._finish(effect))
 
     async def _finish(self, effect: events.EndRun) -> None:
         self.accounts.sample_sockets()
         entries, _ = self.accounts.close_round()
         try:
-            await self._leave_nothing_on_approval()
+            await self._finishing.leave_nothing_on_approval()
             await asyncio.to_thread(self._settling.write_down, effect, entries)
         except StoreError as error:
             self._halt(error)
@@ -312,27 +271,6 @@ class Run:
         if not self.ended.done():
             self.ended.set_result(effect)
 
-    async def _leave_nothing_on_approval(self) -> None:
-        await self._tidied()
-        decision = await asyncio.to_thread(self._settling.deciding.end)
-        if decision.undone is not None:
-            await self._enter(decision.undone.record.round, decision)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        """A bug in a task must end the run loudly, not leave it waiting for ever."""
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error("the run broke", exc_info=error)
-            if not self.ended.done():
-                self.ended.set_exception(error)
-
 
 AWAITED = {
     Phase.SCORING: Work.SCORE,
@@ -342,10 +280,6 @@ AWAITED = {
 }
 
 HANDS: dict[type[events.Effect], Callable[[Run, Any], None]] = {
-    events.CloseRound: Run._close_round,
-    events.DropRound: Run._drop_round,
-    events.CloseReestimation: Run._close_reestimation,
-    events.CloseEvaluation: Run._close_evaluation,
     events.SetTimer: Run._set_timer,
     events.ClearTimer: Run._clear_timer,
     events.Warn: Run._warn,
