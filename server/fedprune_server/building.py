@@ -24,6 +24,7 @@ from fedprune_server.closing import Closing
 from fedprune_server.course import Course, Rules
 from fedprune_server.deciding import Deciding
 from fedprune_server.desk import Desk
+from fedprune_server.incoming import Incoming
 from fedprune_server.output import Output
 from fedprune_server.placing import Placing
 from fedprune_server.prepared import Arrays
@@ -130,10 +131,8 @@ def _settling(
     accounts.restore(store.entries(run_id))
     closing = Closing(
         store=store,
-        run_id=run_id,
-        schema=versions.schema,
         versions=versions,
-        aggregator=plan.aggregation(config),
+        incoming=Incoming(store=store, versions=versions, aggregator=plan.aggregation(config), pruner=pruner),
         pruner=pruner,
         evaluate=site.evaluator,
         due=rules.due,

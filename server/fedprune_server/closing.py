@@ -7,30 +7,23 @@ before it, and on nothing else, so a coordinator that is killed in the middle do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from fedprune.codec import Limits, UpdateReader
-from fedprune.errors import VersionError
 from fedprune.mask import Mask
-from fedprune.pruning.beliefs import Judged
-from fedprune.tensor import Role, Schema, Version
+from fedprune.tensor import Role
 from fedprune.work import UploadPlan
 from fedprune_server import approval, scores
-from fedprune_server.aggregation import Aggregator, Folded, FoldInput, Options, aggregator
-from fedprune_server.aggregation.sums import Sums, begin
-from fedprune_server.arriving import Arriving
-from fedprune_server.decoded import Decoded
-from fedprune_server.judging import judged
+from fedprune_server.aggregation import Options, aggregator
+from fedprune_server.incoming import Incoming
 from fedprune_server.levels import Levels
 from fedprune_server.prepared import Arrays, Prepared
 from fedprune_server.proposal import Need, Proposal
 from fedprune_server.pruner import Pruner
 from fedprune_server.scores import Heard
-from fedprune_server.store import AssignmentRecord, ReceiptRecord, Store, Work
+from fedprune_server.store import ReceiptRecord, Store, Work
 from fedprune_server.trials import ControlState
 from fedprune_server.versions import Versions
 
@@ -83,10 +76,8 @@ class Closing:
     """The parts of one run that turn an accepted set into the next version."""
 
     store: Store
-    run_id: str
-    schema: Schema
     versions: Versions
-    aggregator: Aggregator
+    incoming: Incoming
     pruner: Pruner
     evaluate: Evaluator | None
     due: Callable[[int], bool]
@@ -94,59 +85,6 @@ class Closing:
     clock: Callable[[], float]
     # Whether running statistics are measured anew after a change of the mask.
     remeasures: bool = False
-    decoded: Decoded = field(default_factory=Decoded)
-    arriving: Arriving = field(default_factory=Arriving)
-
-    @property
-    def max_update_bytes(self) -> int:
-        """Largest update that can be of this model."""
-        return Limits.of_update(self.schema).max_bytes
-
-    def check(
-        self,
-        assignment: AssignmentRecord,
-        version: Version,
-        data: memoryview,
-        *,
-        sha256: str,
-        party: str,
-        examples: int,
-    ) -> None:
-        """Raise `RemoteError` unless this update can be folded: decodable, of the assigned version, finite."""
-        latest, mask = self.versions.latest, self.versions.latest.mask_of(assignment.version)
-        if assignment.kind is Work.EVALUATE or mask is None:
-            return  # nothing to check; or its round is closed: the store says so in its receipt
-        if assignment.kind is Work.SCORE:
-            scores.check(assignment, data, latest.mask, examples=examples)
-            return
-        reader = self._reader(data, latest, mask)
-        if reader.version != version:
-            raise VersionError(
-                "frame and announcement name different versions", party=party, seen=reader.version, expected=version
-            )
-        if assignment.kind is Work.REESTIMATE:
-            self._check(latest, party, examples, sha256, reader, mask)
-            return
-        own = None if mask is latest.mask else mask
-        self.arriving.add(
-            latest.version,
-            (assignment.assignment_id, sha256, examples),
-            FoldInput(party=party, examples=examples, content=reader.content, open=partial(iter, reader), mask=own),
-            begin=partial(self._begin, latest),
-            check=partial(self._check, latest, party, examples, sha256, reader, mask),
-        )
-
-    def _begin(self, latest: Prepared) -> Sums | None:
-        """A pruner that looks at each client's weights wants them decoded, one beside the other."""
-        if self.pruner.beliefs is not None:
-            return None
-        return begin(self.aggregator, self.schema, latest.arrays, latest.mask)
-
-    def _check(
-        self, latest: Prepared, party: str, examples: int, sha256: str, reader: UpdateReader, mask: Mask
-    ) -> None:
-        update = self._input(party, examples, sha256, lambda: reader, mask)
-        self.aggregator.check(self.schema, latest.arrays, latest.mask, update)
 
     def need(self, round_: int) -> Need | None:
         """What the clients must find out before this round can be closed."""
@@ -156,12 +94,12 @@ class Closing:
         """Freeze the accepted set and make the next version of it. Commits nothing."""
         if round_ == 0:
             return self._close_priming()
-        receipts = self.store.freeze(self.run_id, round_, Work.TRAIN)
+        receipts = self.store.freeze(self.versions.run_id, round_, Work.TRAIN)
         before = self.versions.latest
-        folded, clients = self._fold(receipts, before)
+        folded, clients = self.incoming.fold(receipts, before)
         arrays = folded.arrays
         self.pruner.observe(round=round_, weights=arrays, mask=before.mask, clients=clients)
-        self.decoded.clear()
+        self.incoming.forget()
         proposal, warnings, control = self._next_mask(round_, arrays)
         mask = proposal.mask if proposal else before.mask
         if proposal:
@@ -192,17 +130,17 @@ class Closing:
         """Freeze what clients measured of the latest version under its mask, and make the next version of it: the same
         weights, the statistics of all clients together. Commits nothing."""
         # A client that was asked again after a restart counts once.
-        found = list({r.client: r for r in self.store.freeze(self.run_id, round_, Work.REESTIMATE)}.values())
+        found = list({r.client: r for r in self.store.freeze(self.versions.run_id, round_, Work.REESTIMATE)}.values())
         before = self.versions.latest
         prepared = self._with_statistics(round_, found, before) if found else None
         score, evaluation_s = self._evaluate(round_, (prepared or before).arrays)
         return Remeasured(prepared=prepared, score=score, evaluation_s=evaluation_s)
 
     def _with_statistics(self, round_: int, found: Sequence[ReceiptRecord], before: Prepared) -> Prepared:
-        inputs = [self._accepted(receipt, before) for receipt in found]
-        folded = aggregator("fedavg", Options()).fold(self.schema, before.arrays, before.mask, inputs, {})
-        self.decoded.clear()
-        statistics = {spec.name: folded.arrays[spec.name] for spec in self.schema.of(Role.BUFFER)}
+        inputs = self.incoming.inputs(found, before)
+        folded = aggregator("fedavg", Options()).fold(self.versions.schema, before.arrays, before.mask, inputs, {})
+        self.incoming.forget()
+        statistics = {spec.name: folded.arrays[spec.name] for spec in self.versions.schema.of(Role.BUFFER)}
         return self.versions.prepare(
             {**before.arrays, **statistics},
             before.mask,
@@ -219,15 +157,6 @@ class Closing:
         began_s = self.clock()
         score = self.evaluate(arrays) if self.evaluate and self.due(round_) else None
         return score, self.clock() - began_s
-
-    def _fold(self, receipts: Sequence[ReceiptRecord], before: Prepared) -> tuple[Folded, list[Judged]]:
-        """The accepted updates in one, and what a pruner may ask of each of them."""
-        sums = self.arriving.take((r.assignment_id, r.sha256, r.examples) for r in receipts)
-        if sums is not None:
-            return sums.finish([f"client {r.client}" for r in receipts], before.kept.optimizer), []
-        inputs = [self._accepted(receipt, before) for receipt in receipts]
-        folded = self.aggregator.fold(self.schema, before.arrays, before.mask, inputs, before.kept.optimizer)
-        return folded, judged(inputs, before.arrays, before.mask)
 
     def _close_priming(self) -> Closed:
         """The first weights under a mask that the clients' scores chose: no training, and nothing but the mask to send."""
@@ -267,7 +196,7 @@ class Closing:
         mask, need = self.versions.latest.mask, self.need(round_)
         heard = Heard()
         if need is not None:
-            receipts = self.store.freeze(self.run_id, round_, Work.SCORE)
+            receipts = self.store.freeze(self.versions.run_id, round_, Work.SCORE)
             if not receipts:
                 return None, ("the mask stays as it is: no client sent what its next step needs",)
             heard = scores.hear(receipts, self.store, need, mask, self.versions.latest.version)
@@ -282,30 +211,6 @@ class Closing:
             own=tuple(self.versions.latest.levels.values()) if self.pruner.readjusts else (),
         )
         return proposal, _disagreement(proposal)
-
-    def _accepted(self, receipt: ReceiptRecord, before: Prepared) -> FoldInput:
-        mask = self._mask_of(receipt) if before.levels else before.mask
-
-        def read() -> UpdateReader:
-            return self._reader(self.store.blobs.open(receipt.sha256), before, mask)
-
-        return self._input(f"client {receipt.client}", receipt.examples, receipt.sha256, read, mask)
-
-    def _mask_of(self, receipt: ReceiptRecord) -> Mask:
-        """What the client held when it was given the work that this receipt is for."""
-        given = self.store.assignment(self.run_id, receipt.assignment_id)
-        mask = self.versions.latest.mask_of(given.version) if given else None
-        assert mask is not None, "a receipt of the open round is for an assignment of the latest version"
-        return mask
-
-    def _input(self, party: str, examples: int, sha256: str, read: Callable[[], UpdateReader], mask: Mask) -> FoldInput:
-        opened = self.decoded.open(sha256, read)
-        own = None if mask is self.versions.latest.mask else mask
-        return FoldInput(party=party, examples=examples, content=opened.content, open=opened.tensors, mask=own)
-
-    def _reader(self, data: memoryview, before: Prepared, mask: Mask) -> UpdateReader:
-        limits = Limits.of_update(self.schema, mask)
-        return UpdateReader(data, schema=self.schema, mask=mask, base=before.arrays, limits=limits)
 
 
 def _disagreement(proposal: Proposal | None) -> tuple[str, ...]:

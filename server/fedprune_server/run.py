@@ -60,7 +60,7 @@ class Run:
         self.intake = Receiving(
             store=self.store,
             run_id=self.run_id,
-            max_bytes=settling.closing.max_update_bytes,
+            max_bytes=settling.closing.incoming.max_update_bytes,
             check=self._check,
             on_accepted=self._accepted,
             on_refused=self._refused,
@@ -202,7 +202,7 @@ class Run:
     # what the intake reports ----------------------------------------------------------------------------------
 
     def _check(self, record: AssignmentRecord, begin: pb.Begin, data: memoryview) -> None:
-        self._settling.closing.check(
+        self._settling.closing.incoming.check(
             record,
             wire.version(begin.version),
             data,

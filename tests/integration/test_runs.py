@@ -19,7 +19,7 @@ from fedprune.ledger import Kind
 from fedprune.report import read_document
 from fedprune.task import load_task
 from fedprune.torch import build_model, signature, to_arrays
-from fedprune_server import closing
+from fedprune_server import incoming
 from fedprune_server.aggregation.aggregators import Composed
 from fedprune_server.plan import derive_seed
 from fedprune_server.serve import Server
@@ -304,7 +304,7 @@ async def test_what_is_summed_while_it_comes_in_is_the_model_that_folding_gives(
     config = run_file("pruning.density=0.5", "pruning.every=1", "pruning.reestimate=false")
     assert await Federation(tmp_path / "summed", task_file(tmp_path, model=BATCH_NORM), [config]).run()
     assert folds == 0
-    monkeypatch.setattr(closing, "begin", lambda *args: None)
+    monkeypatch.setattr(incoming, "begin", lambda *args: None)
     assert await Federation(tmp_path / "folded", task_file(tmp_path, model=BATCH_NORM), [config]).run()
     assert folds == 3
     summed, folded = model_of(tmp_path / "summed"), model_of(tmp_path / "folded")
