@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +34,12 @@ from fedprune_server.exact import exact_note
 from fedprune_server.extras import Page, open_page
 from fedprune_server.failpoints import VARIABLE, armed
 from fedprune_server.interceptors import Border
+from fedprune_server.leaving import FAREWELL_S, drain, farewell
 from fedprune_server.limits import Limits
 from fedprune_server.listening import listen
 from fedprune_server.logs import event_log
 from fedprune_server.onlookers import Onlooker
 from fedprune_server.pruner import Pruner
-from fedprune_server.run import Run
 from fedprune_server.security import Plain, Secured
 from fedprune_server.security import watch as watch_security
 from fedprune_server.shelves import enter_runs, opened
@@ -52,10 +51,6 @@ from fedprune_server.workshop import Workshop
 
 log = logging.getLogger("fedprune.server")
 
-# How long clients get to read that the last run is over.
-FAREWELL_S = 5.0
-# How long uploads in flight get to finish when the process is told to end.
-DRAIN_S = 30.0
 # Addresses that stand for every address of this machine.
 EVERYWHERE = ("0.0.0.0", "::", "")
 
@@ -206,11 +201,12 @@ class Server:
             if run.ended.done():
                 end = run.ended.result()
                 if not more or coordinator.shutdown:
-                    await self._farewell(coordinator, run, absent_s=config.clients.grace_s if resumed else 0.0)
+                    away_s = config.clients.grace_s if resumed else 0.0
+                    await farewell(coordinator, run, absent_s=away_s, suspended=self._suspended, say=self.say)
                 await asyncio.to_thread(run.conclude, end.outcome)
                 self.outcomes.append(end)
             else:
-                await self._drain(coordinator, run, server, state)
+                await drain(coordinator, run, server, state, say=self.say)
         finally:
             coordinator.run = None
             store.close()
@@ -224,35 +220,10 @@ class Server:
             return f"fedprune client --join LINE --task {task}, with the LINE that fedprune invite SITE prints"
         return f"fedprune client --server {reached}:{self.port} --task {task}"
 
-    async def _drain(
-        self, coordinator: Coordinator, run: Run, server: grpc.aio.Server, state: health.aio.HealthServicer
-    ) -> None:
-        """Take nothing new, finish what is in flight, leave the run to the next process."""
-        await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-        coordinator.hang_up()
-        await server.stop(grace=DRAIN_S)
-        await run.suspend()
-        rounds = run.config.run.rounds
-        self.say(f"kept: run {run.run_id} at version {run.version}, round {run.state.round} of {rounds} is open")
-        self.say("start the coordinator again in the same way and it goes on")
-
     async def _tick(self, coordinator: Coordinator) -> None:
         while True:
             await asyncio.sleep(coordinator.heartbeat_s)
             coordinator.drop_silent()
-
-    async def _farewell(self, coordinator: Coordinator, run: Run, *, absent_s: float) -> None:
-        """Give the clients time to hear that it is over and to hang up; those that are away, and may not know that we
-        are back, `absent_s`."""
-        began = time.monotonic()
-        if run.untold and absent_s:
-            self.say(f"the run is over; waiting up to {absent_s:g} s for clients that may not have heard")
-        while not self._suspended.is_set():
-            waited = time.monotonic() - began
-            absent = run.untold if waited < absent_s else frozenset()
-            if not (absent or (coordinator.members.connected and waited < max(FAREWELL_S, absent_s))):
-                return
-            await asyncio.sleep(0.02)
 
     def _heed_signals(self) -> None:
         """The first SIGINT or SIGTERM suspends; a second one kills."""
