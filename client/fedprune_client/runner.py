@@ -25,7 +25,6 @@ from fedprune import __version__, wire
 from fedprune.assignment import Assignment
 from fedprune.codec import CODEC_VERSION
 from fedprune.errors import FedpruneError, UnavailableError
-from fedprune.framing import MAX_CHUNK_BYTES
 from fedprune.parts import Part
 from fedprune.task import Shard, Task
 from fedprune.tensor import Schema
@@ -37,8 +36,9 @@ from fedprune_client.outbox import Outbox
 from fedprune_client.replica import Replica
 from fedprune_client.reporting import StepReport
 from fedprune_client.residual import ResidualFile
+from fedprune_client.submitting import Submitting
 from fedprune_client.training import Trainer
-from fedprune_client.transport import Link, begin_message
+from fedprune_client.transport import Link
 from fedprune_client.worker import Worker
 
 log = logging.getLogger("fedprune.client")
@@ -66,6 +66,7 @@ class Runner:
     worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "fedprune-work"))
     state: session.SessionState = field(default_factory=session.SessionState)
     ends: list[pb.RunEnd] = field(default_factory=list)
+    _submitting: Submitting = field(init=False)
     _replica: Replica | None = None
     _trainer: Trainer | None = None
     _start: pb.Start | None = None
@@ -76,6 +77,9 @@ class Runner:
     _home: asyncio.Event = field(default_factory=asyncio.Event)
     _trouble: BaseException | None = None
     _heartbeat_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        self._submitting = Submitting(link=self.link, outbox=self.outbox, residual=self.residual, say=self.say)
 
     async def run(self) -> None:
         """Work until the coordinator has no more runs. Raises what the client is refused for."""
@@ -175,20 +179,10 @@ class Runner:
             self._home.set()
             return
         self.outbox.clear(keep_run=start.run_id)
-        await self._answer_what_is_left(start.run_id)
+        await self._submitting.submit_what_is_left(start.run_id)
         self._replica = replica
         self._trainer = trainer
         self.say(f"run {start.run_name}: shard {shard.index} of {shard.count}, {start.rounds} rounds")
-
-    async def _answer_what_is_left(self, run_id: str) -> None:
-        """Results that an earlier process sealed: whether they counted decides what the next one carries."""
-        for assignment_id in self.outbox.waiting(run_id):
-            try:
-                accepted = await self._answer(run_id, assignment_id)
-            except FedpruneError as error:
-                self.say(f"assignment {assignment_id}: {error}")
-                accepted = False
-            self._settled(run_id, assignment_id, accepted=accepted)
 
     def _pull(self, effect: session.Pull) -> None:
         self._do(effect.assignment, self._pull_version)
@@ -225,31 +219,15 @@ class Runner:
 
     async def _submit_sealed(self, assignment: Assignment) -> session.Event:
         await self._ready()
-        accepted = await self._answer(assignment.run_id, assignment.assignment_id)
+        accepted = await self._submitting.submit(assignment.run_id, assignment.assignment_id)
         return session.Receipted(assignment.assignment_id, accepted)
 
-    async def _answer(self, run_id: str, assignment_id: int) -> bool:
-        """Submit a sealed result until it has its receipt; True when it counts."""
-        sealed = self.outbox.get(run_id, assignment_id)
-        if sealed is None:
-            return False
-        result, frame = sealed
-        receipt = await self.link.submit(begin_message(result), frame, chunk_bytes=MAX_CHUNK_BYTES // 2)
-        accepted = bool(receipt.verdict == pb.VERDICT_ACCEPTED)
-        if not accepted:
-            self.say(f"assignment {assignment_id}: {receipt.reason}")
-        return accepted
-
-    def _settled(self, run_id: str, assignment_id: int, *, accepted: bool) -> None:
-        self.residual.settle(assignment_id, accepted=accepted)
-        self.outbox.drop(run_id, assignment_id)
-
     def _settle(self, effect: session.Settle) -> None:
-        self._settled(self.state.run_id, effect.assignment_id, accepted=effect.accepted)
+        self._submitting.settle(self.state.run_id, effect.assignment_id, accepted=effect.accepted)
 
     def _decline(self, effect: session.Decline) -> None:
         self.say(f"assignment {effect.assignment_id}: {effect.reason}")
-        self._settled(self.state.run_id, effect.assignment_id, accepted=False)
+        self._submitting.settle(self.state.run_id, effect.assignment_id, accepted=False)
         failure = pb.Failure(assignment_id=effect.assignment_id, reason=effect.reason)
         self._outgoing.put_nowait(pb.ClientMessage(failure=failure))
 
