@@ -253,7 +253,7 @@ class Pruner:
         if self.beliefs is not None:
             self.beliefs.observe_growth(mask, growth, self._counts(round, mask))
             rng = np.random.default_rng([self.seed, round])
-            return proposed(round, self.beliefs.choose(mask, self.plan.floors, version, rng), mask.density)
+            return proposed(round, self.beliefs.choose(mask, growth, self.plan.floors, version, rng), mask.density)
         ranked, counts = magnitudes(mask.schema, weights), self._counts(round, mask)
         done = exchange(ranked, growth, mask, counts, self.plan.floors, version, score="magnitude")
         return proposed(round, Selection(mask=done.mask, layers=done.layers), mask.density)

@@ -49,12 +49,15 @@ def test_votes_judge_the_dead_that_were_asked_for() -> None:
     assert beliefs.beta["w"].tolist() == [[1] * 4, [1, 8, 1, 1]]
 
 
-def test_only_what_somebody_asked_for_grows() -> None:
+def test_only_what_somebody_asks_for_grows() -> None:
     beliefs, mask = Beliefs(SCHEMA), half()
     for _ in range(9):
         beliefs.observe(mask, UP, [], {"w": 2})
-    beliefs.observe_growth(mask, {"w": np.array([[0] * 4, [0, 1, 0, 0]], np.float32)}, {"w": 1})
-    draws = [beliefs.choose(mask, FREE, 2, np.random.default_rng(s)) for s in range(30)]
+    # Wanted by all in an exchange before, and now by nobody.
+    beliefs.observe_growth(mask, {"w": np.array([[0] * 4, [0, 0, 1, 0]], np.float32)}, {"w": 1})
+    votes = {"w": np.array([[0] * 4, [0, 1, 0, 0]], np.float32)}
+    beliefs.observe_growth(mask, votes, {"w": 1})
+    draws = [beliefs.choose(mask, votes, FREE, 2, np.random.default_rng(s)) for s in range(30)]
     for chosen in draws:
         assert not chosen.mask.alive["w"][1, [0, 2, 3]].any()
         assert chosen.layers[0].after == chosen.layers[0].before == 4
@@ -69,18 +72,19 @@ def test_the_choice_keeps_each_layers_count_and_favours_the_believed() -> None:
     magnitude = {"w": rng.random((40, 50), np.float32)}
     for _ in range(10):
         beliefs.observe(mask, magnitude, [], {"w": mask.alive_count // 2})
-    beliefs.observe_growth(mask, {"w": np.ones((40, 50), np.float32)}, {"w": 1600})
+    votes = {"w": np.ones((40, 50), np.float32)}
+    beliefs.observe_growth(mask, votes, {"w": 1600})
     before = np.random.get_state()[1].copy()  # type: ignore[index]  # the legacy tuple form
-    chosen = beliefs.choose(mask, FREE, 2, np.random.default_rng(3)).mask
+    chosen = beliefs.choose(mask, votes, FREE, 2, np.random.default_rng(3)).mask
     # The released code reseeds the global generator every round.
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index]  # the legacy tuple form
     assert chosen.alive_count == mask.alive_count
     kept = chosen.alive["w"] & mask.alive["w"]
     strong = mask.alive["w"] & (magnitude["w"] > np.median(magnitude["w"][mask.alive["w"]]))
     assert (kept & strong).sum() > 5 * (kept & ~strong).sum()
-    again = beliefs.choose(mask, FREE, 2, np.random.default_rng(3)).mask
+    again = beliefs.choose(mask, votes, FREE, 2, np.random.default_rng(3)).mask
     assert again.fingerprint == chosen.fingerprint
-    other = beliefs.choose(mask, FREE, 2, np.random.default_rng(4)).mask
+    other = beliefs.choose(mask, votes, FREE, 2, np.random.default_rng(4)).mask
     assert other.fingerprint != chosen.fingerprint
 
 
