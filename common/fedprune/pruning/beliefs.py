@@ -71,7 +71,7 @@ class Beliefs:
 
         FedRTS draws for the others as well. Those that nobody ever asked for draw from Beta(1, 1): at low densities there
         are so many that their largest draws crowd out what clients voted for; on a known sparse teacher of density
-        0.1 that ends at F1 0.23 after 60 rounds, this at 0.97. Those that once were alive or asked for draw from what was
+        0.1 that ends at F1 0.23 after 60 rounds, this at 0.99. Those that once were alive or asked for draw from what was
         believed then: in the last of five exchanges 95 % of what grew was wanted by nobody any more."""
         draws = {n: rng.beta(self.alpha[n], self.beta[n]).astype(np.float32) for n in mask.alive}
         shares = [Share(names=(n,), keep=int(np.count_nonzero(bits))) for n, bits in mask.alive.items()]
