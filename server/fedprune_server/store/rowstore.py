@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from threading import RLock
 
 from fedprune.errors import DigestError, RemoteError, StoreError
 from fedprune.framing import Seal
@@ -39,7 +38,8 @@ from fedprune_server.store.records import (
     Work,
 )
 from fedprune_server.store.rows import to_row
-from fedprune_server.store.uploads import Accepting, Upload, staging_key
+from fedprune_server.store.underway import Underway
+from fedprune_server.store.uploads import Upload, staging_key
 
 
 class RowStore(Reading):
@@ -50,11 +50,7 @@ class RowStore(Reading):
         self._database = database
         self.blobs = blobs
         self.epoch = database.epoch
-        self._uploads: dict[tuple[str, int], Upload] = {}
-        # Results that came whole and wait to be accepted: their digests by run and assignment.
-        self._brought: dict[tuple[str, int], str] = {}
-        self._uploads_lock = RLock()
-        self._accepting = Accepting(self._uploads_lock)
+        self._underway = Underway(blobs, is_named=self._is_named)
 
     def close(self) -> None:
         """Give the store back."""
@@ -167,7 +163,7 @@ class RowStore(Reading):
         self, run_id: str, assignment_id: int, *, client: int, sha256: str, size: int
     ) -> Upload | ReceiptRecord:
         """Where to put the client's result, or the receipt it already has."""
-        Seal(size=size, sha256=sha256)
+        announced = Seal(size=size, sha256=sha256)
         submission = Submission(assignment_id=assignment_id, client=client, sha256=sha256, size=size, examples=0)
         with self._database.transaction("begin-upload") as tx:
             met = answer(tx, run_id, submission)
@@ -175,40 +171,12 @@ class RowStore(Reading):
             raise met
         if isinstance(met, ReceiptRecord):
             return met
-        return self._upload(run_id, assignment_id, client, Seal(size=size, sha256=sha256))
+        return self._underway.begin((run_id, assignment_id), announced, party=f"client {client}")
 
     def bring(self, run_id: str, assignment_id: int, data: bytes, *, sha256: str) -> None:
         """Keep a checked result that came whole until it is accepted."""
-        with self._uploads_lock:
-            self._brought[run_id, assignment_id] = sha256
+        self._underway.bring((run_id, assignment_id), sha256)
         self.blobs.take(sha256, data)
-
-    def _upload(self, run_id: str, assignment_id: int, client: int, announced: Seal) -> Upload:
-        with self._uploads_lock:
-            older = self._uploads.pop((run_id, assignment_id), None)
-            if older is not None:
-                older.replaced()
-            self._drop_others(run_id, assignment_id, announced.sha256, older)
-            upload = Upload(
-                self.blobs,
-                key=staging_key(run_id, assignment_id, announced.sha256),
-                sha256=announced.sha256,
-                size=announced.size,
-                party=f"client {client}",
-            )
-            self._uploads[run_id, assignment_id] = upload
-            return upload
-
-    def _drop_others(self, run_id: str, assignment_id: int, sha256: str, older: Upload | None) -> None:
-        """A client that begins again with other bytes holds the disk once, not twice."""
-        mine = staging_key(run_id, assignment_id, sha256)
-        for key in self.blobs.staged_keys():
-            if key.startswith(staging_key(run_id, assignment_id, "")) and key != mine:
-                self.blobs.discard(key)
-        if older is None or not older.sealed or older.sha256 == sha256 or older.sha256 in self._accepting.digests:
-            return
-        if not self._is_named(older.sha256):
-            self.blobs.delete(older.sha256)
 
     def accept(self, run_id: str, submission: Submission) -> ReceiptRecord:
         """Make a sealed and validated upload count, once."""
@@ -220,13 +188,10 @@ class RowStore(Reading):
     def accept_many(self, run_id: str, submissions: Sequence[Submission]) -> list[ReceiptRecord | RemoteError]:
         """`accept` for several in one transaction."""
         digests = [submission.sha256 for submission in submissions]
-        with self._accepting.hold(digests), self._database.transaction("accept") as tx:
+        with self._underway.accepting(digests), self._database.transaction("accept") as tx:
             answers = [self._accept(tx, run_id, submission) for submission in submissions]
         self.blobs.settle(digests)
-        with self._uploads_lock:
-            for submission in submissions:
-                self._uploads.pop((run_id, submission.assignment_id), None)
-                self._brought.pop((run_id, submission.assignment_id), None)
+        self._underway.over([(run_id, submission.assignment_id) for submission in submissions])
         return answers
 
     def _accept(self, tx: Transaction, run_id: str, submission: Submission) -> ReceiptRecord | RemoteError:
@@ -262,14 +227,13 @@ class RowStore(Reading):
     def collect_garbage(self, keep: Collection[str] = ()) -> int:
         """Delete what nobody needs any more."""
         awaited = self._awaited_work()
-        self._end_uploads(but=awaited)
+        self._underway.end(but=awaited)
         # No commit begins to name what is about to be deleted.
-        with self._uploads_lock:
-            arriving = {upload.sha256 for upload in self._uploads.values()} | set(self._brought.values())
-            unnamed = self.blobs.digests() - arriving - set(self._accepting.digests) - set(keep)
+        with self._underway.lock:
+            unnamed = self.blobs.digests() - self._underway.digests - set(keep)
             freed = self._delete(sorted(unnamed - self._needed_blobs()))
             # Those that are awaited now, and those that have begun since we looked.
-            keys = tuple(staging_key(run, assignment, "") for run, assignment in awaited | self._uploads.keys())
+            keys = tuple(staging_key(run, assignment, "") for run, assignment in awaited | self._underway.keys)
             for key in self.blobs.staged_keys():
                 if not key.startswith(keys):
                     self.blobs.discard(key)
@@ -283,12 +247,6 @@ class RowStore(Reading):
                     tx.replace("blobs", {"digest": digest, "kept": 0})
             freed = {digest: tx.delete_content(digest) for digest in doomed}
         return sum(freed[digest] or self.blobs.delete(digest) for digest in doomed)
-
-    def _end_uploads(self, *, but: set[tuple[str, int]]) -> None:
-        """Whoever still sends for a closed round is told so, and begins again to hear its answer."""
-        with self._uploads_lock:
-            for key in self._uploads.keys() - but:
-                self._uploads.pop(key).unwanted()
 
     def _keep(self, tx: Transaction, digests: Collection[str]) -> None:
         for digest in digests:

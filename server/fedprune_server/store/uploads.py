@@ -8,10 +8,7 @@ older connection that wakes up is told so.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from threading import Lock, RLock
+from threading import Lock
 
 from fedprune.errors import DigestError, LimitError, RemoteError, StaleError, UnavailableError
 from fedprune_server.store.blobs import Blobs, Bytes
@@ -117,26 +114,6 @@ class Upload:
     def _check_live(self) -> None:
         if self._ended is not None:
             raise self._ended
-
-
-class Accepting:
-    """Blobs that a commit under way may name. Who reads the database does not see that yet, and must not delete them;
-    `lock` is the one under which blobs are deleted."""
-
-    def __init__(self, lock: RLock) -> None:
-        self._lock = lock
-        self.digests: Counter[str] = Counter()
-
-    @contextmanager
-    def hold(self, digests: Sequence[str]) -> Iterator[None]:
-        """The commit is under way."""
-        with self._lock:
-            self.digests.update(digests)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.digests -= Counter(digests)
 
 
 def staging_key(run_id: str, assignment_id: int, sha256: str) -> str:

@@ -32,9 +32,9 @@ class Held:
             assert self.go_on.wait(LONGEST_S)
 
 
-def begin_other(store: SqliteStore, work: AssignmentRecord) -> Upload | ReceiptRecord:
+def begin_other(store: SqliteStore, work: AssignmentRecord) -> Upload:
     """A newer connection's upload of other bytes, after it was told that there is no receipt yet."""
-    return store._upload(RUN, work.assignment_id, work.client, seal(OTHER))
+    return store._underway.begin((RUN, work.assignment_id), seal(OTHER), party=f"client {work.client}")
 
 
 @pytest.mark.parametrize("collected", [False, True])
@@ -81,7 +81,6 @@ def test_an_upload_that_begins_while_garbage_is_collected_keeps_its_bytes(
     def open_and_send() -> set[str]:
         works.extend(scene.open(1))
         upload = begin_other(store, works[0])
-        assert isinstance(upload, Upload)
         upload.append(0, OTHER[:100])
         return needed()
 
@@ -89,7 +88,6 @@ def test_an_upload_that_begins_while_garbage_is_collected_keeps_its_bytes(
     store.collect_garbage()
     monkeypatch.undo()
     again = begin_other(store, works[0])
-    assert isinstance(again, Upload)
     assert again.offset == 100
     store.close()
 
