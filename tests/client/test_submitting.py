@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,20 +65,22 @@ def scene(folder: Path, given: Mapping[int, pb.Receipt | LimitError]) -> Scene:
 @pytest.mark.parametrize(
     ("receipt", "counts", "said"), [(COUNTS, True, []), (LATE, False, ["assignment 7: " + LATE.reason])]
 )
-def test_the_receipt_says_whether_it_counts(tmp_path: Path, receipt: pb.Receipt, counts: bool, said: list[str]) -> None:
+async def test_the_receipt_says_whether_it_counts(
+    tmp_path: Path, receipt: pb.Receipt, counts: bool, said: list[str]
+) -> None:
     made = scene(tmp_path, {7: receipt})
-    assert asyncio.run(made.submitting.submit(RUN, 7)) is counts
+    assert await made.submitting.submit(RUN, 7) is counts
     assert made.said == said
     assert made.submitting.outbox.waiting(RUN) == [7]
 
 
-def test_what_is_not_here_does_not_count(tmp_path: Path) -> None:
-    assert asyncio.run(scene(tmp_path, {}).submitting.submit(RUN, 7)) is False
+async def test_what_is_not_here_does_not_count(tmp_path: Path) -> None:
+    assert await scene(tmp_path, {}).submitting.submit(RUN, 7) is False
 
 
-def test_what_is_left_is_answered_for_oldest_first_and_goes(tmp_path: Path) -> None:
+async def test_what_is_left_is_answered_for_oldest_first_and_goes(tmp_path: Path) -> None:
     made = scene(tmp_path, {8: COUNTS, 7: REFUSED, 9: LATE})
-    asyncio.run(made.submitting.submit_what_is_left(RUN))
+    await made.submitting.submit_what_is_left(RUN)
     assert made.told == [(7, False), (8, True), (9, False)]
     assert made.submitting.outbox.waiting(RUN) == []
     assert [line.partition(":")[0] for line in made.said] == ["assignment 7", "assignment 9"]

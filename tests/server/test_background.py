@@ -37,39 +37,33 @@ async def fails(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("who", TROUBLES)
-def test_each_trouble_is_told_to_one(background: Background, heard: list[tuple[str, BaseException]], who: str) -> None:
-    async def scene() -> None:
-        background.spawn_guarded(fails(TROUBLES[who]))
-        await background.over()
-
-    asyncio.run(scene())
+async def test_each_trouble_is_told_to_one(
+    background: Background, heard: list[tuple[str, BaseException]], who: str
+) -> None:
+    background.spawn_guarded(fails(TROUBLES[who]))
+    await background.over()
     assert heard == [(who, TROUBLES[who])]
 
 
-def test_it_is_over_when_what_has_begun_meanwhile_has_ended(background: Background) -> None:
+async def test_it_is_over_when_what_has_begun_meanwhile_has_ended(background: Background) -> None:
     done = []
 
     async def first() -> None:
         background.spawn(second())
 
     async def second() -> None:
-        await asyncio.sleep(0)
+        for _ in range(9):
+            await asyncio.sleep(0)
         done.append("second")
 
-    async def scene() -> None:
-        background.spawn(first())
-        await background.over()
-
-    asyncio.run(scene())
+    background.spawn(first())
+    await background.over()
     assert done == ["second"]
 
 
-def test_what_is_cancelled_is_no_trouble(background: Background, heard: list[tuple[str, BaseException]]) -> None:
-    async def scene() -> None:
-        task = background.spawn_guarded(for_ever())
-        await asyncio.sleep(0)
-        task.cancel()
-        await background.over()
-
-    asyncio.run(scene())
+async def test_what_is_cancelled_is_no_trouble(background: Background, heard: list[tuple[str, BaseException]]) -> None:
+    task = background.spawn_guarded(for_ever())
+    await asyncio.sleep(0)
+    task.cancel()
+    await background.over()
     assert heard == []
