@@ -127,7 +127,8 @@ async def test_nobody_is_looked_at_for_nobody(watch: Watch, monkeypatch: pytest.
         for _ in range(20):
             await asyncio.sleep(0)
         assert not glanced.is_set()
-        await anext(watch.feed.listen(""))
+        page = watch.feed.listen("")
+        await anext(page)
         await glanced.wait()
 
 
