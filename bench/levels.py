@@ -7,9 +7,9 @@ gradually, which clients at 0.05 could not carry. Seeds change the first weights
 same data in all of them. Accuracy is the mean of the last five rounds on test data.
 
 Bytes are those of each client's ledger over the last 20 rounds, messages and all, which no new mask disturbs: by how much
-they differ from the bytes of the clients at 1, times the share of the model that a client holds. They are counted twice:
-with values that are written as they are (`raw`), where every weight takes 32 bits, and coded without loss, where a weight
-takes as many as its move has. Beside them: the bits of a weight, up, and by how much a client moves it in the last round, as
+they differ from the bytes of the clients at 1, times the share of the model that a client holds. They are counted three times:
+with values that are written as they are (`raw`), where every weight takes 32 bits; coded without loss, where a weight
+takes as many as its move has; and with updates as int8. Beside them: the bits of a weight, up, and by how much a client moves it in the last round, as
 a share of its size, in the median. Each finished run is a line of bench/out/levels.jsonl; what is there is not run again.
 """
 
@@ -41,7 +41,8 @@ from fedprune_server.store import SqliteStore
 
 TASK = Path(__file__).parent / "tasks" / "signals.py"
 CLIENTS, ROUNDS, STEADY = 10, 100, 20
-VALUES = ["raw", "lossless"]
+# How values travel up and down; clients that hold a part each must get the same values.
+VALUES = {"raw": ("raw", "raw"), "lossless": ("lossless", "lossless"), "int8": ("int8", "lossless")}
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0)
 PRUNABLE, FREE = 40 * 256 + 256 * 128, 44_682 - 40 * 256 - 256 * 128
 BASE = f"""
@@ -74,21 +75,22 @@ def main() -> None:
     parser.add_argument("--seeds", default="1-3", help="such as 1-3 or 2,5")
     parser.add_argument("--only", nargs="*", default=[], choices=list(KEYS), help="these alone")
     parser.add_argument(
-        "--values", nargs="+", choices=VALUES, default=VALUES, help="how values travel, both ways; raw: levels alone"
+        "--values", nargs="+", choices=VALUES, default=VALUES, help="how values travel; raw and int8: levels alone"
     )
     parser.add_argument("--out", type=Path, default=OUT / "levels.jsonl", help="where runs are kept")
     asked = parser.parse_args()
     done = {(row["seed"], row["method"], row["values"]) for row in paired.rows(asked.out)}
     for seed in paired.seeds(asked.seeds):
         for values, method in product(asked.values, asked.only or KEYS):
-            # Weights are the same to the bit however they travel: only the bytes are worth a second run.
+            # Accuracy is compared without loss; otherwise it is the bytes that a run is for.
             if (seed, method, values) not in done and (method == "levels" or values == "lossless"):
                 paired.keep(asked.out, _run(method, seed, values))
     _print(paired.rows(asked.out), asked.values)
 
 
 def _run(method: str, seed: int, values: str) -> paired.Row:
-    keys = (*KEYS[method], f'compression.up="{values}"', f'compression.down="{values}"', "run.keep_updates=true")
+    up, down = VALUES[values]
+    keys = (*KEYS[method], f'compression.up="{up}"', f'compression.down="{down}"', "run.keep_updates=true")
     config = RunConfig.loads(BASE, overrides=(f'run.name="{method}"', f"run.seed={seed}", *keys))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "runs"
@@ -132,7 +134,8 @@ def _move(update: Sent) -> float:
     for spec, packed in update.reader:
         alive = update.mask.alive.get(spec.name, np.ones(spec.shape, np.bool_))
         old = update.base[spec.name][alive]
-        shares.append(np.abs(packed.values - old)[old != 0] / np.abs(old)[old != 0])
+        moved = packed.values if update.is_difference else packed.values - old
+        shares.append(np.abs(moved)[old != 0] / np.abs(old)[old != 0])
     return float(np.median(np.concatenate(shares)))
 
 
