@@ -94,7 +94,7 @@ async def kill_clients(*, kills: int, first_seed: int, folder: Path) -> int:
     return int(broken > 0)
 
 
-# Outside transactions, where another one can take over.
+# Outside transactions, where another one can take over; unless another thread is in one just then.
 STOPPED_AT = ("assignments-sent", "upload-sealed", "update-checked", "round-folded", "version-adopted")
 
 

@@ -7,10 +7,11 @@ gradually, which clients at 0.05 could not carry. Seeds change the first weights
 same data in all of them. Accuracy is the mean of the last five rounds on test data.
 
 Bytes are those of each client's ledger over the last 20 rounds, messages and all, which no new mask disturbs: by how much
-they differ from the bytes of the clients at 1, times the share of the model that a client holds. They are counted three times:
-with values that are written as they are (`raw`), where every weight takes 32 bits; coded without loss, where a weight
-takes as many as its move has; and with updates as int8. Beside them: the bits of a weight, up, and by how much a client moves it in the last round, as
-a share of its size, in the median. Each finished run is a line of bench/out/levels.jsonl; what is there is not run again.
+they differ from the bytes of the clients at 1, times the share of the model that a client holds. They are counted three
+times: with values that are written as they are (`raw`), where every weight takes 32 bits; coded without loss, where a
+weight takes as many as its move has; and with updates as int8. Beside them: the bits of a weight, up, and by how much a
+client moves it in the last round, as a share of its size, in the median. Each finished run is a line of
+bench/out/levels.jsonl; what is there is not run again.
 """
 
 from __future__ import annotations

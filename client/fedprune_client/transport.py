@@ -12,7 +12,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
@@ -40,8 +40,6 @@ ANSWER_S, MOST_DOUBLED = 60.0, 4
 SMALLEST_CHUNK_BYTES = 1 << 15
 # Up to here an upload goes out with its announcement, without waiting to be told where to begin.
 EAGER_BYTES = 1 << 19
-
-Answer = TypeVar("Answer")
 
 
 class Link:

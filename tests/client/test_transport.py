@@ -489,6 +489,7 @@ async def test_who_is_cancelled_in_the_moment_of_an_answer_does_not_try_again(mo
         submitting = asyncio.create_task(link.submit(begin(), FRAME, chunk_bytes=1 << 16))
         await call.asked.wait()
         call.answer.set_result(grpc.aio.EOF)
+        # It has come as far as whoever waits with a timeout of its own, and not yet as far as who submits.
         await asyncio.sleep(0)
         submitting.cancel()
         done, _ = await asyncio.wait({submitting}, timeout=5)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fedprune.errors import StoreError
-from fedprune_server.store import SqliteStore, Upload, Work, verify
+from fedprune_server.store import SEAL, SqliteStore, Upload, Work, verify
 from fedprune_server.store import database as database_module
 from fedprune_server.store.blobs import FileBlobs
 from fedprune_server.store.rows import to_row
@@ -374,6 +374,8 @@ def test_a_file_that_somebody_still_reads_may_change(tmp_path: Path, monkeypatch
         asleep.execute("SELECT count(*) FROM ledger").fetchone()
         store.client_index("later")
         store.close()
+    # It is there: without one, whoever starts next would take the run for one that was killed.
+    assert (tmp_path / SEAL).read_text() == ""
     found = verify(tmp_path)
     assert found.problems == ()
     assert found.notes == ("the store was read while it was closed: unused parts of its file are not checked",)
