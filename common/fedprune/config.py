@@ -93,7 +93,8 @@ class ClientsSection(Section):
     on_miss: Literal["close", "extend"] = "close"
     """What happens when the deadline comes without a quorum: close the round with what is there, or extend it once."""
     grace_s: Seconds = 30.0
-    """Seconds that a round waits for a client that lost its connection."""
+    """Seconds that a round waits for a client that lost its connection; and a run that was restarted, before it opens its
+    next round, for all of them to come back."""
     late: Literal["wait", "admit"] = "wait"
     """A client that comes after the first round waits for the next run, or is admitted with a shard of its own."""
     densities: dict[str, Share] = Field(default={})

@@ -228,6 +228,11 @@ class Coordinator:
             clients=clients,
         )
 
+    async def settled(self) -> None:
+        """Wait for the results that are being accepted."""
+        if self.run is not None:
+            await self.run.intake.idle()
+
     def note(self, what: str, **facts: object) -> None:
         """Something for the log and for the audit of the run."""
         log.info("%s: %s", what, ", ".join(f"{key} {value}" for key, value in facts.items() if key != "spki"))

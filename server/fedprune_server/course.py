@@ -61,6 +61,8 @@ class Course:
     phase: Phase = Phase.GATHERING
     round: int = 0
     connected: frozenset[int] = frozenset()
+    # This process took the run up, and its clients still have time to come back before anything is opened without them.
+    returning: bool = False
     shards: tuple[int, ...] = ()
     cohort: tuple[int, ...] = ()
     target: int = 0
@@ -87,6 +89,11 @@ class Course:
     def pending(self) -> tuple[int, ...]:
         """The clients of the cohort that the round still waits for."""
         return tuple(c for c in self.cohort if c not in self.accepted and c not in self.declined)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every client with a shard is connected."""
+        return self.connected.issuperset(self.shards)
 
     @property
     def candidates(self) -> tuple[int, ...]:

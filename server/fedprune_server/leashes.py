@@ -11,6 +11,9 @@ from contextlib import asynccontextmanager
 
 from fedprune.errors import IdentityError, RoleError, UnavailableError
 
+# How long a call that is cut may take to end.
+ENDING_S = 2.0
+
 
 class Leashes:
     """The open calls by identity."""
@@ -41,13 +44,15 @@ class Leashes:
                 raise
             raise revoked(party) if identity in self._revoked else expired(party) from None
 
-    def cut(self, identity: str) -> int:
-        """End all open calls of this identity, and let it open no more; how many there were."""
+    async def cut(self, identity: str) -> int:
+        """End all open calls of this identity, and let it open no more; how many there were, once they have ended."""
         self._revoked.add(identity)
         now_s = asyncio.get_running_loop().time()
         cut = [leash for leash in self._open.get(identity, ()) if not leash.expired()]
         for leash in cut:
             leash.reschedule(now_s)
+        while self._open.get(identity) and asyncio.get_running_loop().time() < now_s + ENDING_S:
+            await asyncio.sleep(0.001)
         return len(cut)
 
 

@@ -26,11 +26,13 @@ def join(state: Course, event: Event) -> Step:
     if event.client not in shards and rules.late == "admit":
         shards = (*shards, event.client)
     state = replace(state, connected=connected, shards=shards)
+    if back := state.returning and state.complete:
+        state = replace(state, returning=False)
     working = state.waits and event.client in state.pending
     greet = Greet(event.client, event.client in shards, working)
     if state.phase is not Phase.GATHERING:
-        return state, (away, greet)
-    if state.connected.issuperset(state.shards):
+        return state, (away, greet, ClearTimer("settle")) if back else (away, greet)
+    if state.complete:
         opened, effects = next_round(state)
         return opened, (away, greet, ClearTimer("settle"), *effects)
     return state, (away, greet, SetTimer("settle", rules.grace_s, Settled()), Say(waiting(state)))
@@ -47,10 +49,15 @@ def leave(state: Course, event: Event) -> Step:
 
 def settle(state: Course, event: Event) -> Step:
     if state.shards:
-        return next_round(state)
+        return next_round(replace(state, returning=False))
     if len(state.connected) < max(1, state.rules.min_clients):
         return state, (Say(waiting(state)),)
     return freeze_shards(state)
+
+
+def give_up(state: Course, event: Event) -> Step:
+    """Who has not come back to this process by now is not waited for any more."""
+    return replace(state, returning=False), ()
 
 
 def freeze_shards(state: Course) -> Step:

@@ -28,6 +28,10 @@ def next_round(state: Course) -> Step:
     """Open the next round, or end, or wait for clients: the only way forward from a committed version."""
     if state.stopping is not None:
         return end_run(state, "stopped", state.stopping)
+    if state.round >= state.rules.rounds and not (state.unmeasured or state.unevaluated):
+        return end_of_rounds(state)
+    if state.returning and not state.complete:
+        return _wait(state)
     candidates = state.candidates
     if state.unmeasured and candidates:
         state = _gather_behind(replace(state, unmeasured=False), Phase.REESTIMATING)
@@ -38,14 +42,17 @@ def next_round(state: Course) -> Step:
     if state.round >= state.rules.rounds:
         return end_of_rounds(state)
     if len(candidates) < max(1, state.rules.min_clients):
-        state = replace(state, phase=Phase.GATHERING, cohort=())
-        return state, (Say(waiting(state)),)
+        return _wait(replace(state, cohort=()))
     if 0 in state.rules.scored and not state.primed:
         return _open_work(state, Phase.SCORING, 0, candidates, len(candidates))
     round_ = state.round + 1
     cohort, target = choose_cohort(state.rules, round_, candidates)
     phase = Phase.SCORING if round_ in state.rules.scored else Phase.TRAINING
     return _open_work(state, phase, round_, cohort, target)
+
+
+def _wait(state: Course) -> Step:
+    return replace(state, phase=Phase.GATHERING), (Say(waiting(state)),)
 
 
 def _open_work(state: Course, phase: Phase, round_: int, cohort: tuple[int, ...], target: int) -> Step:
@@ -81,6 +88,9 @@ def graces(state: Course, clients: Iterable[int]) -> tuple[Effect, ...]:
 
 
 def waiting(state: Course) -> str:
+    if state.returning:
+        away = len(state.shards) - len(state.candidates)
+        return f"waiting up to {state.rules.grace_s:g} s for clients to come back: {away} of {len(state.shards)} away"
     here = len(state.candidates) if state.shards else len(state.connected)
     need = max(state.rules.min_clients, state.rules.expect if not state.shards else 1)
     return f"waiting for clients: {here} connected, need {need}"

@@ -57,6 +57,7 @@ def resumption(
         opened,
         phase=_behind(measured=unmeasured and measured, decided=due and decided),
         round=found.last_round,
+        cohort=found.cohort,
         unmeasured=unmeasured and not measured,
         unevaluated=due and not decided,
         judged=awaited and not decided,

@@ -18,8 +18,9 @@ the version in force, and trains as soon as all have answered or the deadline is
 scores alone make a round, number 0, that commits a mask and no training; it is the only one that must not be empty.
 
 Between rounds a run that has too few clients goes back to GATHERING and says what it waits for; the frozen shards
-stay. Whatever happens, every wait has a timer or names the party that it waits for, and a run whose rounds count no
-update at all fails loudly instead of finishing with the weights it started from.
+stay. So does a run that another process has taken up, until its clients are back or have had `grace_s` for it.
+Whatever happens, every wait has a timer or names the party that it waits for, and a run whose rounds count no update
+at all fails loudly instead of finishing with the weights it started from.
 
 The cells of `TABLE` live in `membership.py` (who is there), `results.py` (what came in) and `opening.py` (what is next). A pair that is missing there is an event that changes nothing in that
 phase (a straggler's goodbye while we fold), and is listed in `IGNORED`, so that a forgotten pair is an error.
@@ -69,10 +70,19 @@ def step(state: Course, event: Event) -> Step:
 
 def resume(state: Course) -> Step:
     """Go on where an earlier process stopped: give the open round its deadline again and its clients time to return.
+    Nothing more is opened before they are all back or that time is over: who is slower to come back than the round in
+    hand takes to end would else be missing in the next one, and the model be another than it would have been.
 
     In FOLDING the accepted set is frozen already, and is folded again: the result is the same bytes. In DECIDING the
     evaluation is, and gives the same verdict.
     """
+    if state.phase is Phase.GATHERING:
+        return _resume_between(state)
+    after, effects = _resume_within(replace(state, returning=True))
+    return after, (SetTimer("settle", state.rules.grace_s, Settled()), *effects)
+
+
+def _resume_within(state: Course) -> Step:
     if state.phase is Phase.DECIDING:
         return state, (CloseEvaluation(state.round),)
     if state.phase is Phase.MEASURING:
@@ -80,8 +90,6 @@ def resume(state: Course) -> Step:
     if state.phase is Phase.FOLDING:
         missing = tuple(c for c in state.cohort if c not in state.accepted)
         return state, (CloseRound(state.round, missing),)
-    if state.phase is Phase.GATHERING:
-        return _resume_between(state)
     closed, closing = results.maybe_close(state)
     if closing:
         return closed, closing
@@ -95,6 +103,7 @@ def _resume_between(state: Course) -> Step:
     """Between two rounds: nobody is there yet. After the last round nobody is needed, unless to evaluate it."""
     if state.round >= state.rules.rounds and not (state.unevaluated or state.unmeasured):
         return opening.end_of_rounds(state)
+    state = replace(state, returning=bool(state.shards))
     return state, (SetTimer("settle", state.rules.grace_s, Settled()), Say(opening.waiting(state)))
 
 
@@ -117,6 +126,15 @@ def _break_down(state: Course, event: Event) -> Step:
     assert isinstance(event, Broken)
     return opening.end_run(state, "failed", event.reason)
 
+
+# What the hands report; phases that wait for clients; and phases in which the hands work, with what ends each.
+DONE: tuple[type[Event], ...] = (Committed, Remeasured, Decided)
+OPEN = (Phase.SCORING, Phase.TRAINING, Phase.REESTIMATING, Phase.EVALUATING)
+CLOSED: dict[Phase, type[Event]] = {
+    Phase.FOLDING: Committed,
+    Phase.MEASURING: Remeasured,
+    Phase.DECIDING: Decided,
+}
 
 Cell = Callable[[Course, Event], Step]
 
@@ -174,23 +192,14 @@ TABLE: dict[tuple[Phase, type[Event]], Cell] = {
     (Phase.DECIDING, StopRequested): _stop_after_commit,
     (Phase.DECIDING, Broken): _break_down,
     (Phase.ENDED, Joined): _dismiss,
-}
-
-# What the hands report; phases that wait for clients; and phases in which the hands work, with what ends each.
-DONE: tuple[type[Event], ...] = (Committed, Remeasured, Decided)
-OPEN = (Phase.SCORING, Phase.TRAINING, Phase.REESTIMATING, Phase.EVALUATING)
-BETWEEN: tuple[type[Event], ...] = (Settled, *DONE)
-CLOSED: dict[Phase, type[Event]] = {
-    Phase.FOLDING: Committed,
-    Phase.MEASURING: Remeasured,
-    Phase.DECIDING: Decided,
+    **{(phase, Settled): membership.give_up for phase in (*OPEN, *CLOSED)},
 }
 
 IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
     {
         *((Phase.GATHERING, e) for e in (GraceOver, Accepted, Declined, DeadlinePassed, *DONE)),
-        *((phase, e) for phase in OPEN for e in BETWEEN),
-        *((phase, e) for phase in CLOSED for e in (GraceOver, Settled, Accepted, Declined, DeadlinePassed)),
+        *((phase, e) for phase in OPEN for e in DONE),
+        *((phase, e) for phase in CLOSED for e in (GraceOver, Accepted, Declined, DeadlinePassed)),
         *((phase, e) for phase, done in CLOSED.items() for e in DONE if e is not done),
         *((Phase.ENDED, e) for e in EVENTS if e is not Joined),
     }

@@ -192,7 +192,7 @@ class Run:
 
     def awaits(self, member: Member) -> bool:
         """Whether this client has work in hand that the open round waits for."""
-        return member.index in self.state.pending
+        return self.state.waits and member.index in self.state.pending
 
     def failed(self, member: Member, assignment_id: int, reason: str) -> None:
         """A client says that it cannot do what it was assigned."""

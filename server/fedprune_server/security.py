@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,12 +54,13 @@ class Plain:
 class Secured:
     """A coordinator that shows the certificate in `certs`/server and takes callers with certificates of the same roots.
 
-    `note` is told what the audit keeps. Without a register beside it (certificates made elsewhere) nobody can be
+    `note` is told what the audit keeps; `settled` waits for the results that are being accepted. Without a register beside it (certificates made elsewhere) nobody can be
     revoked here."""
 
-    def __init__(self, certs: Path, *, note: Note) -> None:
+    def __init__(self, certs: Path, *, note: Note, settled: Callable[[], Awaitable[None]]) -> None:
         self.office = Office(certs) if (certs / REGISTER).is_file() else None
         self._note = note
+        self._settled = settled
         self._revoked: set[str] = set()
         self._enrolment: grpc.aio.Server | None = None
         if self.office is not None and self.office.can_issue:
@@ -95,10 +96,13 @@ class Secured:
             return
         try:
             revoked = await asyncio.to_thread(self.office.register.revoked)
-            for identity in sorted(revoked.keys() - self._revoked):
-                calls = leashes.cut(identity)
-                self._note("revoked", identity=identity, reason=revoked[identity], calls=calls)
-            self._revoked |= revoked.keys()
+            if fresh := sorted(revoked.keys() - self._revoked):
+                cut = await asyncio.gather(*(leashes.cut(identity) for identity in fresh))
+                # What was being accepted when the calls ended is noted before: behind a revocation nothing follows.
+                await self._settled()
+                for identity, calls in zip(fresh, cut, strict=True):
+                    self._note("revoked", identity=identity, reason=revoked[identity], calls=calls)
+                self._revoked |= revoked.keys()
             if self.office.can_issue and await asyncio.to_thread(self.office.renew_server, datetime.now(UTC)):
                 log.info("the coordinator's certificate was renewed")
         except FedpruneError as error:

@@ -105,7 +105,8 @@ class Server:
             frozen_digest=self.workshop.frozen_digest,
             heartbeat_s=self.configs[0].network.heartbeat_s,
         )
-        security = Plain() if self.certs is None else Secured(self.certs, note=coordinator.note)
+        note, settled = coordinator.note, coordinator.settled
+        security = Plain() if self.certs is None else Secured(self.certs, note=note, settled=settled)
         largest = DecodeLimits.of_update(self.workshop.schema).max_bytes
         border = Border(Limits(self.configs[0].network, largest), security.admission)
         await security.look(border.leashes)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.numpy import load_file
 
 from fedprune.config import RunConfig
 from fedprune.errors import FedpruneError
@@ -194,6 +195,25 @@ class Federation:
                 site = self.start(name, link=link)
                 await until(lambda: any(s.startswith("joined") for s in site.said), serving)  # noqa: B023  # awaited here
             return await self.end(serving)
+
+    async def cut_off(self, *, receipts: int) -> None:
+        """Coordinator and clients are gone after so many receipts, in the middle of the run."""
+        seen = list[str]()
+        self.server.failpoint = seen.append
+        async with self.serving() as serving:
+            for name in "abc":
+                site = self.start(name)
+                await until(lambda: any(s.startswith("joined") for s in site.said), serving)  # noqa: B023  # awaited here
+            await until(lambda: seen.count("receipt-sent") >= receipts, serving)
+            self.server._suspended.set()
+            await serving
+        assert not self.reports
+
+    @property
+    def model(self) -> dict[str, bytes]:
+        """The bits of what came out, by tensor."""
+        arrays = load_file(self.folder / "runs" / "run" / "model.safetensors")
+        return {name: array.tobytes() for name, array in arrays.items()}
 
     async def end(self, serving: asyncio.Task[bool]) -> bool:
         """Wait for the coordinator's end; a client that broke meanwhile is a failed test."""

@@ -107,7 +107,11 @@ async def secured(
 ) -> AsyncIterator[Site]:
     office = Office.found(folder / "certs", federation="wards", hosts=["127.0.0.1"], now=datetime.now(UTC))
     notes: list[tuple[str, dict[str, Any]]] = []
-    security = Secured(office.folder, note=lambda what, **facts: notes.append((what, facts)))
+
+    async def settled() -> None:
+        notes.append(("settled", {}))
+
+    security = Secured(office.folder, note=lambda what, **facts: notes.append((what, facts)), settled=settled)
     border = Border(Limits(NetworkSection()), security.admission)
     silent = Silent()
     site = Site(office=office, security=security, border=border, silent=silent, notes=notes)

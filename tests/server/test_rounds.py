@@ -477,7 +477,7 @@ class TestScoring:
         play.feed(Accepted(0))
         again = Play()
         again.take(rounds.resume(replace(play.state, connected=frozenset())))
-        assert set(again.timers) == {"deadline", "grace-1"}
+        assert set(again.timers) == {"deadline", "grace-1", "settle"}
         closed = replace(play.state, declined=frozenset({1}), connected=frozenset())
         assert OpenRound(1, (0, 1), True) in rounds.resume(closed)[1]
 
@@ -512,7 +512,7 @@ class TestResume:
         play.feed(Accepted(0))
         again = Play()
         again.take(rounds.resume(replace(play.state, connected=frozenset())))
-        assert set(again.timers) == {"deadline", "grace-1"}
+        assert set(again.timers) == {"deadline", "grace-1", "settle"}
 
     def test_a_complete_round_is_folded_at_once(self) -> None:
         state = replace(training(2).state, accepted=frozenset({0, 1}))
@@ -523,7 +523,54 @@ class TestResume:
     def test_a_round_being_folded_is_folded_again(self) -> None:
         play = training(2)
         play.feed(Accepted(0), Accepted(1))
-        assert rounds.resume(play.state)[1] == (CloseRound(1, ()),)
+        assert CloseRound(1, ()) in rounds.resume(play.state)[1]
+
+    def test_the_next_round_waits_for_who_is_slower_to_come_back_than_the_open_one_takes_to_end(self) -> None:
+        again = self.all_but_one_back()
+        again.feed(Joined(2))
+        assert again.of(OpenRound) == [OpenRound(2, (0, 1, 2))]
+        assert set(again.timers) == {"deadline"}
+
+    def test_the_next_round_opens_without_who_does_not_come_back(self) -> None:
+        again = self.all_but_one_back()
+        again.fire("settle")
+        assert again.of(OpenRound) == [OpenRound(2, (0, 1))]
+        again.feed(Accepted(0), Accepted(1), Committed())
+        assert again.of(OpenRound)[1:] == [OpenRound(3, (0, 1))]
+
+    def test_who_does_not_come_back_while_a_round_is_open_is_not_waited_for_after_it(self) -> None:
+        again = Play()
+        again.take(rounds.resume(replace(training(3).state, accepted=frozenset({2}), connected=frozenset())))
+        again.feed(Joined(0), Joined(1))
+        again.fire("settle")
+        again.feed(Accepted(0), Accepted(1), Committed())
+        assert again.of(OpenRound) == [OpenRound(2, (0, 1))]
+
+    def test_when_all_are_back_no_round_waits_for_who_leaves_again(self) -> None:
+        again = Play()
+        again.take(rounds.resume(replace(training(3).state, accepted=frozenset({2}), connected=frozenset())))
+        again.feed(Joined(0), Joined(1), Joined(2))
+        assert "settle" not in again.timers
+        again.feed(Left(2), Accepted(0), Accepted(1), Committed())
+        assert again.of(OpenRound) == [OpenRound(2, (0, 1))]
+
+    def test_an_evaluation_waits_for_them_too(self) -> None:
+        again = Play()
+        open_ = replace(training(3, clients_evaluate=True).state, accepted=frozenset({2}), connected=frozenset())
+        again.take(rounds.resume(open_))
+        again.feed(Joined(0), Joined(1), Accepted(0), Accepted(1), Committed())
+        assert again.of(OpenEvaluation) == []
+        again.feed(Joined(2))
+        assert again.of(OpenEvaluation) == [OpenEvaluation(1, (0, 1, 2))]
+
+    def all_but_one_back(self) -> Play:
+        """A run of three that was taken up with one update in; the other two came back and the round is committed."""
+        again = Play()
+        again.take(rounds.resume(replace(training(3).state, accepted=frozenset({2}), connected=frozenset())))
+        again.feed(Joined(0), Joined(1), Accepted(0), Accepted(1), Committed())
+        assert again.state.phase is Phase.GATHERING
+        assert again.effects[-1] == Say("waiting up to 30 s for clients to come back: 1 of 3 away")
+        return again
 
     def test_between_rounds_it_waits_for_clients_but_not_for_ever(self) -> None:
         again = Play()
@@ -638,6 +685,13 @@ class Lives(RuleBasedStateMachine):
     def stop(self, rare: int) -> None:
         if rare == 0:
             self.feed(StopRequested("enough"))
+
+    @precondition(lambda self: self.play.state.phase in (Phase.GATHERING, Phase.SCORING, Phase.TRAINING))
+    @precondition(lambda self: self.play.state.shards)
+    @rule()
+    def killed_and_taken_up(self) -> None:
+        self.play.timers.clear()
+        self.play.take(rounds.resume(replace(self.play.state, connected=frozenset(), returning=False)))
 
     @invariant()
     def sets_fit(self) -> None:

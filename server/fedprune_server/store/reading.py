@@ -151,12 +151,13 @@ class Reading:
         receipts = self._questions.rows(
             "SELECT * FROM receipts WHERE run_id = ? AND round = ? ORDER BY client, assignment_id", run_id, number
         )
-        last = self._questions.one("SELECT MAX(round) AS round FROM rounds WHERE run_id = ?", run_id)
+        last = self._questions.rows("SELECT coalesce(max(round), 0) FROM rounds WHERE run_id = ?", run_id)[0][0]
         return Recovery(
             run=self.run(run_id),
             shards=self.shards(run_id),
             latest=self.latest_version(run_id),
-            last_round=last["round"] if last is not None and last["round"] is not None else 0,
+            last_round=last,
+            cohort=tuple(sorted(a.client for a in self.assignments(run_id, last) if a.kind is Work.TRAIN)),
             open_round=open_round,
             assignments=self.assignments(run_id, number) if open_round else (),
             receipts=tuple(from_row(ReceiptRecord, r) for r in receipts),

@@ -173,13 +173,15 @@ class Recovery:
     """What a coordinator that comes back finds of an unfinished run.
 
     `open_round` is the round without a committed version, with all its assignments and the receipts already given;
-    `last_round` is the last round ever opened, 0 before the first; `frozen` are the kinds of work whose accepted set is closed: fold them again, the result is the same bytes.
+    `last_round` is the last round ever opened, 0 before the first, and `cohort` who was to train in it; `frozen` are the
+    kinds of work whose accepted set is closed: fold them again, the result is the same bytes.
     """
 
     run: RunRecord
     shards: dict[int, int]
     latest: VersionRecord | None
     last_round: int
+    cohort: tuple[int, ...] = ()
     open_round: RoundRecord | None
     assignments: tuple[AssignmentRecord, ...]
     receipts: tuple[ReceiptRecord, ...]

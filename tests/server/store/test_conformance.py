@@ -449,6 +449,7 @@ class TestRecovery:
         assert found.latest == store.latest_version(RUN)
         assert found.open_round == store.round(RUN, 1)
         assert found.assignments == tuple(given)
+        assert found.cohort == tuple(work.client for work in given)
         assert found.receipts == (receipt,)
         assert found.frozen == frozenset()
         store.freeze(RUN, 1)
@@ -461,6 +462,7 @@ class TestRecovery:
         found = scene.store.recover(RUN)
         assert found.open_round is None
         assert found.assignments == ()
+        assert found.cohort == (0, 1, 2)
         assert found.latest is not None
         assert found.latest.version.model == 1
 
