@@ -47,9 +47,7 @@ def as_mask(mask: Mask | Mapping[str, Bits] | None, schema: Schema, version: Ver
 
 def alive_places(mask: Mask | None, spec: TensorSpec) -> Indices | None:
     """Flat places of the tensor that can travel, or None for all of them."""
-    if mask is None or spec.role is not Role.PRUNABLE or bool(mask.alive[spec.name].all()):
-        return None
-    return mask.indices(spec.name)
+    return None if mask is None or spec.role is not Role.PRUNABLE else mask.places(spec.name)
 
 
 def gather(sources: Sequence[Array], places: Sequence[Indices | None]) -> Array:

@@ -157,9 +157,8 @@ def _overhead_bytes(schema: Schema) -> int:
 
 def mask_count(mask: Mask | None, spec: TensorSpec) -> int:
     """How many elements of a tensor can travel: those alive under `mask`, or all."""
-    if mask is None or spec.role is not Role.PRUNABLE or bool(mask.alive[spec.name].all()):
-        return spec.size
-    return mask.indices(spec.name).size
+    places = None if mask is None or spec.role is not Role.PRUNABLE else mask.places(spec.name)
+    return spec.size if places is None else places.size
 
 
 class Packed(NamedTuple):

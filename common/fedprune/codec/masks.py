@@ -16,7 +16,7 @@ from fedprune.codec.grouping import Groups, group
 from fedprune.codec.places import Places
 from fedprune.codec.positions import is_rows_columns
 from fedprune.errors import DecodeError, DigestError, LimitError, LocalError, VersionError
-from fedprune.mask import Bits, Mask
+from fedprune.mask import Bits, Mask, count_ones
 from fedprune.tensor import Schema, TensorSpec, Version
 
 SINGLE = "mask"
@@ -43,7 +43,7 @@ def _encode(mask: Mask, base: Mask | None, plan: Plan, fingerprint: bytes | None
     if base is not None and base.schema.digest != mask.schema.digest:
         raise LocalError("the base mask is of another model", seen=base.schema.digest, expected=mask.schema.digest)
     specs = mask.schema.prunable
-    counts = [int(np.count_nonzero(mask.alive[spec.name])) for spec in specs]
+    counts = [count_ones(mask.packed(spec.name)) for spec in specs]
     kinds = [_kind(mask.alive[spec.name], n, Shape.of(spec)) for spec, n in zip(specs, counts, strict=True)]
     sizes = [0 if kind == "lines" else spec.size for kind, spec in zip(kinds, specs, strict=True)]
     groups = group(kinds, sizes)
@@ -125,23 +125,30 @@ def _kind(bits: Bits, count: int, shape: Shape) -> str:
 
 
 def _segment(source: _Source, members: Sequence[int]) -> container.Coded:
-    specs = [source.mask.schema.prunable[m] for m in members]
-    best = min(_alternatives(source, specs, source.kinds[members[0]]), key=lambda choice: choice.cost_s)
+    best = min(_alternatives(source, members), key=lambda choice: choice.cost_s)
     count = sum(source.counts[m] for m in members)
     return container.Coded(positions=best.coding, values=Values.NONE, count=count, places=best.parts)
 
 
-def _alternatives(source: _Source, specs: list[TensorSpec], kind: str) -> list[chooser.Choice]:
-    bits, plan = _laid_out(source.mask, specs), source.plan
+def _alternatives(source: _Source, members: Sequence[int]) -> list[chooser.Choice]:
+    specs, kind = [source.mask.schema.prunable[m] for m in members], source.kinds[members[0]]
+    places, plan = _places(source, members), source.plan
     against: list[chooser.Choice] = []
     if source.base is not None and plan.positions in (None, Positions.XOR, Positions.PARTS):
         held = _laid_out(source.base, specs)
-        against = diff.alternatives(bits, held, plan)
-        if np.count_nonzero(bits ^ held) < WORTH_WHOLE * np.count_nonzero(bits) or plan.positions is not None:
+        against = diff.alternatives(places.bits, held, plan)
+        if np.count_nonzero(places.bits ^ held) < WORTH_WHOLE * places.count or plan.positions is not None:
             return against
     if kind == "lines" and plan.positions is None:
         plan = replace(plan, positions=Positions.ROWS_COLUMNS)
-    return [*against, *chooser.alternatives(Places.of_bits(bits), [Shape.of(spec) for spec in specs], plan)]
+    return [*against, *chooser.alternatives(places, [Shape.of(spec) for spec in specs], plan)]
+
+
+def _places(source: _Source, members: Sequence[int]) -> Places:
+    specs = [source.mask.schema.prunable[m] for m in members]
+    bits, count = _laid_out(source.mask, specs), sum(source.counts[m] for m in members)
+    packed = source.mask.packed(specs[0].name) if len(specs) == 1 else None
+    return Places(size=bits.size, count=count, bits=bits, indices=None, packed=packed)
 
 
 def _laid_out(mask: Mask, specs: list[TensorSpec]) -> Bits:

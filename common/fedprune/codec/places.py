@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedprune.mask import Bits, Indices
+from fedprune.mask import Bits, Indices, PackedBits
 
 
 class Places:
-    """`bits` [size] and `indices` [count] ascending say the same; each is made from the other once, when needed."""
+    """`bits` [size], `packed` [size / 8] and `indices` [count] ascending say the same; each is made from another once,
+    when needed."""
 
-    __slots__ = ("_bits", "_indices", "count", "size")
+    __slots__ = ("_bits", "_indices", "_packed", "count", "size")
 
-    def __init__(self, *, size: int, count: int, bits: Bits | None, indices: Indices | None) -> None:
+    def __init__(
+        self, *, size: int, count: int, bits: Bits | None, indices: Indices | None, packed: PackedBits | None = None
+    ) -> None:
         self.size = size
         self.count = count
         self._bits = bits
         self._indices = indices
+        self._packed = packed
 
     @classmethod
     def of_bits(cls, bits: Bits) -> Places:
@@ -40,6 +44,13 @@ class Places:
             self._bits = np.zeros(self.size, np.bool_)
             self._bits[self.indices] = True
         return self._bits
+
+    @property
+    def packed(self) -> PackedBits:
+        """The bits, eight to a byte."""
+        if self._packed is None:
+            self._packed = np.packbits(self.bits)
+        return self._packed
 
     @property
     def indices(self) -> Indices:

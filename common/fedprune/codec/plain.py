@@ -11,7 +11,7 @@ from fedprune.codec import entropy
 from fedprune.codec.base import Cursor, Part, Shape, space_size
 from fedprune.codec.places import Places
 from fedprune.errors import DecodeError
-from fedprune.mask import Bits
+from fedprune.mask import Bits, PackedBits, count_ones
 
 
 class PositionCoding(Protocol):
@@ -38,22 +38,38 @@ class Bitmap:
     """One bit a place, most significant first, Huffman-coded where it pays."""
 
     def encode(self, places: Places, shapes: Sequence[Shape]) -> list[Part]:
-        return entropy.pack(np.packbits(places.bits))
+        return entropy.pack(places.packed)
 
     def decode(self, cursor: Cursor, count: int, shapes: Sequence[Shape]) -> Places:
-        return counted(Places.of_bits(unpack_bits(cursor, space_size(shapes))), count)
+        size = space_size(shapes)
+        packed = _read_packed(cursor, size)
+        check_count(count_ones(packed), count)
+        return Places(size=size, count=count, bits=_unpacked(packed, size), indices=None, packed=packed)
 
 
 def unpack_bits(cursor: Cursor, size: int) -> Bits:
     """A stream of `size` bits."""
+    return _unpacked(_read_packed(cursor, size), size)
+
+
+def _read_packed(cursor: Cursor, size: int) -> PackedBits:
     packed = entropy.unpack(cursor, -(-size // 8))
     if size % 8 and packed[-1] & (0xFF >> size % 8):
         raise DecodeError("a bitmap has bits beyond its end")
+    return packed
+
+
+def _unpacked(packed: PackedBits, size: int) -> Bits:
     return np.unpackbits(packed, count=size).view(np.bool_)
 
 
 def counted(places: Places, count: int) -> Places:
     """The places, if they are as many as announced."""
-    if places.count != count:
-        raise DecodeError("another number of positions than announced", seen=places.count, expected=count)
+    check_count(places.count, count)
     return places
+
+
+def check_count(seen: int, announced: int) -> None:
+    """Raise `DecodeError` when a coding holds another number of places than its segment says."""
+    if seen != announced:
+        raise DecodeError("another number of positions than announced", seen=seen, expected=announced)
