@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedprune.codec import entropy
 from fedprune.codec.base import Bytes, Cursor, Part
 from fedprune.errors import DecodeError, LocalError
+from fedprune.mask import Indices
 
 Floats = NDArray[np.float32]
 STEPS_PER_OCTAVE = 8
@@ -31,6 +32,20 @@ ABOVE_ZERO = 128  # codes are made as bytes above zero, and turned to two's comp
 _EIGHTHS = np.array(
     [0x3F800000, 0x3F6AC0C7, 0x3F5744FD, 0x3F45672A, 0x3F3504F3, 0x3F25FED7, 0x3F1837F0, 0x3F0B95C2], "<u4"
 ).view("<f4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Where decoded values belong to some `places` [n] of the flat tensor `target`: they go there while they are still
+    in the cache. What is at other places stays."""
+
+    target: Floats
+    places: Indices
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return self.places.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,35 +91,39 @@ class Blocks:
         codes, start = np.empty(sum(tensor.size for tensor in values), np.int8), 0
         scratch = np.empty(CHUNK_VALUES, np.float32)
         dither.prepare(codes.size)
-        for chunk, step in self._chunks(values, steps):
-            scaled = np.multiply(chunk, step, out=scratch[: chunk.size].reshape(chunk.shape))
-            dither.round(scaled.reshape(-1), codes[start : start + chunk.size])
-            start += chunk.size
+        for tensor in values:
+            for at, step in self._chunks(tensor.size, steps):
+                chunk = tensor[at].reshape(step.size, -1)
+                scaled = np.multiply(chunk, step, out=scratch[: chunk.size].reshape(chunk.shape))
+                dither.round(scaled.reshape(-1), codes[start : start + chunk.size])
+                start += chunk.size
+            steps = steps[-(-tensor.size // self.block) :]
         return codes
 
-    def values(self, codes: NDArray[np.int8], levels: int, outs: Sequence[Floats]) -> None:
+    def values(self, codes: NDArray[np.int8], levels: int, outs: Sequence[Floats | Spread]) -> None:
         """Write what `codes` mean into `outs`."""
         steps = self.scales / np.float32(levels)
-        start = 0
-        for out, scale in self._chunks(outs, steps):
-            # a cast and a product in place: one operation on two widths is slower than both
-            np.copyto(out, codes[start : start + out.size].reshape(out.shape))
-            out *= scale
-            start += out.size
+        scratch = np.empty(CHUNK_VALUES, np.float32)
+        for out in outs:
+            for at, step in self._chunks(out.size, steps):
+                own = codes[at]
+                values = scratch[: own.size] if isinstance(out, Spread) else out[at]
+                # a cast and a product in place: one operation on two widths is slower than both
+                np.copyto(values, own)
+                rows = values.reshape(step.size, -1)
+                rows *= step
+                if isinstance(out, Spread):
+                    out.target[out.places[at]] = values
+            codes, steps = codes[out.size :], steps[-(-out.size // self.block) :]
 
-    def _chunks(self, tensors: Sequence[Floats], steps: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """Views of whole blocks with a factor each, [blocks, block] and [blocks, 1]; the rest of a tensor as one."""
-        first = 0
-        for tensor in tensors:
-            whole = tensor.size // self.block
-            per_chunk = CHUNK_VALUES // self.block
-            for at in range(0, whole, per_chunk):
-                end = min(at + per_chunk, whole)
-                rows = tensor[at * self.block : end * self.block].reshape(-1, self.block)
-                yield rows, steps[first + at : first + end, None]
-            if tensor.size % self.block:
-                yield tensor[whole * self.block :].reshape(1, -1), steps[first + whole : first + whole + 1, None]
-            first += -(-tensor.size // self.block)
+    def _chunks(self, size: int, steps: Floats) -> Iterator[tuple[slice, Floats]]:
+        """Parts of a tensor of `size` values: whole blocks, whose factors are [blocks, 1]; what is left over as one."""
+        whole, per_chunk = size // self.block, CHUNK_VALUES // self.block
+        for first in range(0, whole, per_chunk):
+            end = min(first + per_chunk, whole)
+            yield slice(first * self.block, end * self.block), steps[first:end, None]
+        if size % self.block:
+            yield slice(whole * self.block, size), steps[whole : whole + 1, None]
 
 
 def read_blocks(cursor: Cursor, sizes: Sequence[int]) -> Blocks:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedprune.codec import entropy
 from fedprune.codec.base import Array, Content, Cursor, Part, Values
-from fedprune.codec.blocks import CHUNK_VALUES, Blocks, Dither, check_size, read_blocks
+from fedprune.codec.blocks import CHUNK_VALUES, Blocks, Dither, Spread, check_size, read_blocks
 from fedprune.codec.planes import BLOCK_VALUES, pack_planes, unpack_planes
 from fedprune.codec.room import Room
 from fedprune.codec.values import CODINGS as LOSSLESS
@@ -115,7 +115,7 @@ class Int8:
         codes = blocks.codes(values, self.levels, dither)
         return blocks.parts(), entropy.pack(self._symbols(codes))
 
-    def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats]) -> None:
+    def decode(self, scales: Cursor, body: Cursor, outs: Sequence[Floats | Spread]) -> None:
         blocks = read_blocks(scales, [out.size for out in outs])
         codes = self._codes(body, sum(out.size for out in outs))
         blocks.values(codes, self.levels, outs)
@@ -235,11 +235,12 @@ def _from_fives(symbols: NDArray[np.uint8]) -> NDArray[np.int8]:
     return table.take(symbols, axis=0).reshape(-1)
 
 
+# Those that can put values straight to their places.
+SPREADING: dict[Values, Int8] = {Values.INT8: Int8(), Values.INT4: Int4()}
 CODINGS: dict[Values, LossyCoding] = {
     Values.FLOAT16: Float16(),
     Values.BFLOAT16: BFloat16(),
-    Values.INT8: Int8(),
-    Values.INT4: Int4(),
+    **SPREADING,
     Values.TERNARY: Ternary(),
 }
 assert set(CODINGS) | set(LOSSLESS) == set(Values) - {Values.NONE}, "a value coding without code"

@@ -15,6 +15,7 @@ from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
 from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
 from fedprune.codec.base import Array, Content, Cursor, Limits, Packed, Positions, Shape, Values, mask_count
+from fedprune.codec.blocks import Spread
 from fedprune.codec.grouping import Groups
 from fedprune.codec.places import Places
 from fedprune.errors import DecodeError, LimitError, VersionError
@@ -86,13 +87,32 @@ class UpdateReader:
             if len(specs) == 1 and self._is_whole(number, specs[0]):
                 self._decode(number, out=targets[0])
                 continue
+            if self._names_no_places(number) and self._frame.segments[number].values in lossy.SPREADING:
+                self._spread(number, specs, targets)
+                continue
             for spec, target, packed in zip(specs, targets, self._decode(number), strict=True):
                 places = alive_places(self._mask, spec) if packed.indices is None else packed.indices
                 target[slice(None) if places is None else places] = packed.values
 
     def _is_whole(self, number: int, spec: TensorSpec) -> bool:
-        positions = self._frame.segments[number].positions
-        return positions in (Positions.ALL, Positions.REF) and alive_places(self._mask, spec) is None
+        return self._names_no_places(number) and alive_places(self._mask, spec) is None
+
+    def _names_no_places(self, number: int) -> bool:
+        return self._frame.segments[number].positions in (Positions.ALL, Positions.REF)
+
+    def _spread(self, number: int, specs: list[TensorSpec], targets: list[Array]) -> None:
+        """Decode a segment of all alive weights to where they belong, without laying them end to end before."""
+        segment = self._frame.segments[number]
+        segment.check()
+        outs: list[lossy.Floats | Spread] = []
+        for spec, target in zip(specs, targets, strict=True):
+            places = alive_places(self._mask, spec)
+            own = lossy.floats(target)
+            outs.append(own if places is None else Spread(target=own, places=places))
+        cursor, scales = Cursor(segment.body), Cursor(segment.scales)
+        lossy.SPREADING[segment.values].decode(scales, cursor, outs)
+        cursor.done()
+        scales.done()
 
     def _check_header(self) -> None:
         header = self._frame.header
