@@ -24,6 +24,10 @@ SMALL_SPACE = 1 << 18
 # Places of real nets have structure, so an estimate above the best may still win; in a large space it costs time.
 WORTH_TRYING = {"small": 1.3, "large": 1.03}
 RICE_PLACES = 1 << 12
+# A grid codes up to 31 groups, whatever their size: both ends take milliseconds for a few thousand places. It saves a
+# fifth at the most, so it is tried where its time is less than a sixth of what the best of the others costs.
+GRID_NS = 6e6
+GRID_SHARE = 1 / 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +59,11 @@ def alternatives(places: Places, shapes: Sequence[Shape], plan: Plan) -> list[Ch
     costs = {c: _cost_s(c, estimate_bytes(c, size, count), size, count, plan) for c in _candidates(count)}
     bound = WORTH_TRYING["small" if size < SMALL_SPACE else "large"] * min(costs.values())
     tried = [coding for coding, cost in costs.items() if cost <= bound]
-    if is_gathered(places, shapes):
-        tried.append(Positions.GRID)
-    return [_try(coding, places, shapes, plan) for coding in tried]
+    choices = [_try(coding, places, shapes, plan) for coding in tried]
+    worth_s = GRID_SHARE * min(choice.cost_s for choice in choices)
+    if _cost_s(Positions.GRID, 0, size, count, plan) < worth_s and is_gathered(places, shapes):
+        choices.append(_try(Positions.GRID, places, shapes, plan))
+    return choices
 
 
 def _candidates(count: int) -> list[Positions]:
@@ -95,7 +101,7 @@ def _cost_s(coding: Positions, length: float, size: int, count: int, plan: Plan)
         Positions.BITMAP: 0.6 * size,
         Positions.GAP: 0.3 * size + 20 * count,
         Positions.RICE: 0.3 * size + 30 * count,
-        Positions.GRID: 0.3 * size + 120 * count,
+        Positions.GRID: GRID_NS + 0.3 * size + 120 * count,
     }
     return length / plan.link_bytes_per_s + time_ns.get(coding, 0.0) * 1e-9
 

@@ -20,7 +20,7 @@ from fedprune.mask import Indices
 
 MANTISSA_BITS = 2
 EXACT_BITS = (3, 6)  # short streams want a short table, long ones few raw bits
-LONG_STREAM = 1 << 14
+LONG_STREAM = 1 << 12  # from here on the shorter table saves less than 1 %
 MAX_GAP_BITS = 40
 MAX_RICE_BITS = 40
 
