@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedprune.codec import Content, Limits, Plan, account, decode_update, encode_update
+from fedprune.codec import Content, Limits, Plan, UpdateReader, account, decode_update, encode_update
 from fedprune.errors import LocalError
+from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec
 
 LOSSY = ("fp16", "bf16", "int8", "int4", "ternary")
@@ -161,3 +162,20 @@ def test_any_finite_values_come_back_finite_and_no_larger(sent: list[float], val
     got = there_and_back(array, Plan(values=values, rng=np.random.default_rng(0) if stochastic else None))
     assert np.all(np.isfinite(got))
     assert np.abs(got).max(initial=0) <= np.abs(array).max(initial=0) * 1.1
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_values_go_to_their_places_and_leave_the_others_alone(values: str) -> None:
+    sizes = {"large": (200, 900), "small": (40, 50), "whole": (30, 40)}  # a segment of its own, and two that share one
+    schema = Schema(tensors=tuple(TensorSpec(name=name, shape=shape) for name, shape in sizes.items()))
+    rng = np.random.default_rng(0)
+    alive = {name: rng.random(shape) < (1 if name == "whole" else 0.3) for name, shape in sizes.items()}
+    mask = Mask(schema=schema, version=1, alive=alive)
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in sizes.items()}
+    frame = encode_update(arrays, schema=schema, plan=values, mask=mask)
+    out = {name: np.full(shape, np.float32(7)) for name, shape in sizes.items()}
+    reader = UpdateReader(frame, schema=schema, mask=mask)
+    reader.into(out)
+    for spec, packed in reader:
+        assert np.array_equal(out[spec.name][alive[spec.name]], packed.values)
+        assert (out[spec.name][~alive[spec.name]] == 7).all()

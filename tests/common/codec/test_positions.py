@@ -15,7 +15,7 @@ from fedprune.codec.container import parse
 from fedprune.codec.grid import is_gathered
 from fedprune.codec.places import Places
 from fedprune.errors import LocalError, VersionError
-from fedprune.mask import Mask
+from fedprune.mask import Mask, count_ones
 from fedprune.tensor import Schema, TensorSpec
 
 Bits = NDArray[np.bool_]
@@ -182,3 +182,25 @@ def test_small_tensors_share_one_grid() -> None:
 
 def test_random_places_are_not_tried_as_a_grid() -> None:
     assert not is_gathered(Places.of_bits(random_bits((512, 512), 0.1).reshape(-1)), [Shape(512, 512)])
+
+
+def test_a_grid_of_few_places_is_not_worth_its_time_but_to_a_slow_link() -> None:
+    bits = gathered(100, 120)
+    assert is_gathered(Places.of_bits(bits.reshape(-1)), [Shape(100, 120)])
+    assert codings(encode_mask(bits)) != [Positions.GRID]
+    assert codings(encode_mask(bits, plan=Plan(link_bytes_per_s=1e3))) == [Positions.GRID]
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 64, 1000, 4099])
+def test_packed_bits_are_counted(size: int) -> None:
+    bits = random_bits((size,), 0.3)
+    assert count_ones(np.packbits(bits)) == np.count_nonzero(bits)
+
+
+def test_a_tensor_that_is_whole_has_no_places() -> None:
+    schema = schema_of(a=(3, 5), b=(4, 4))
+    mask = Mask(schema=schema, version=1, alive={"a": np.ones((3, 5), np.bool_), "b": np.eye(4, dtype=np.bool_)})
+    assert mask.places("a") is None
+    places = mask.places("b")
+    assert places is not None
+    assert places.tolist() == [0, 5, 10, 15]
