@@ -26,7 +26,7 @@ from fedprune_lab import nursery, processes
 from fedprune_lab.jobs import WARM_MODULES, Job
 
 # What a command may take on a busy machine; a hung one is killed.
-LONGEST_S = 90.0
+LONGEST_S = 200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

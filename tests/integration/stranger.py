@@ -158,7 +158,7 @@ class Stranger:
                 return answer
 
     async def _send_once(self, *messages: pb.SubmitRequest) -> pb.Receipt | Refusal:
-        call = self.stub.Submit(metadata=self.metadata, timeout=30)
+        call = self.stub.Submit(metadata=self.metadata, timeout=100)
         try:
             for message in messages:
                 await call.write(message)

@@ -17,7 +17,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the kernel's counters are read on Linux"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 CLIENTS = 4

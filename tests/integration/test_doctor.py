@@ -29,7 +29,7 @@ from fedprune_server.authority.office import Office
 
 from .federation import Federation, run_file, task_file, until
 
-LONG_S = 30.0
+LONG_S = 100.0
 
 
 @pytest.fixture(autouse=True)

@@ -90,9 +90,9 @@ async def status(open_channel: grpc.aio.Channel, method: str) -> str:
     make: Callable[..., Any] = getattr(open_channel, kind)
     try:
         if kind == "unary_unary":
-            await make(method)(b"", timeout=20)
+            await make(method)(b"", timeout=100)
         else:
-            call = make(method)(*(() if kind == "stream_stream" else (b"",)), timeout=20)
+            call = make(method)(*(() if kind == "stream_stream" else (b"",)), timeout=100)
             if await call.read() is grpc.aio.EOF:
                 return str((await call.code()).name)
             call.cancel()

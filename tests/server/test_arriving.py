@@ -80,7 +80,7 @@ def test_an_update_that_is_still_on_its_way_spoils_them() -> None:
 
     def slowly() -> Iterator[tuple[TensorSpec, Packed]]:
         half.set()
-        assert go_on.wait(10)
+        assert go_on.wait(100)
         yield SCHEMA.tensors[0], Packed(None, np.ones(6, np.float32))
 
     scene.add(ONE)
@@ -89,7 +89,7 @@ def test_an_update_that_is_still_on_its_way_spoils_them() -> None:
         target=scene.arriving.add, args=(NOW, TWO, update), kwargs={"begin": scene.begin, "check": scene.check}
     )
     coming.start()
-    assert half.wait(10)
+    assert half.wait(100)
     assert scene.taken(ONE) is None
     go_on.set()
     coming.join()

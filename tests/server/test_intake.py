@@ -26,7 +26,7 @@ class SlowStore(MemoryStore):
 
     def accept_many(self, run_id: str, submissions: Any) -> Any:
         self.committing.set()
-        assert self.let.wait(10)
+        assert self.let.wait(100)
         return super().accept_many(run_id, submissions)
 
 
@@ -64,7 +64,7 @@ async def test_a_client_that_is_gone_when_its_receipt_is_committed_counts_all_th
     with pytest.raises(asyncio.CancelledError):
         await finishing
     store.let.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         while not heard:
             await asyncio.sleep(0)
     assert [receipt.client for receipt in heard] == [0]
@@ -99,7 +99,7 @@ async def test_what_becomes_due_while_another_is_checked_shares_its_commit() -> 
 
     def check(*_: object) -> None:
         checking.set()
-        assert go_on.wait(10)
+        assert go_on.wait(100)
 
     intake = receiving(store, heard)
     intake.check = check

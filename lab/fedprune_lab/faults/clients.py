@@ -64,7 +64,7 @@ class Plan:
     kills: int = 0
     stops: int = 0
     deadline_s: float = 600.0
-    limit_s: float = 180.0
+    limit_s: float = 250.0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -82,7 +82,7 @@ class Plan:
     model: Model = Model()
     overrides: Sequence[str] = ()
     moods: Callable[[int, int], Mood] = lambda number, round_: Mood()
-    limit_s: float = 90.0
+    limit_s: float = 200.0
 
     def config(self, folder: Path) -> RunConfig:
         """The run file: every client in every round, masks that change every other round."""

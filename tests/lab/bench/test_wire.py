@@ -36,7 +36,7 @@ def switched(*links: Link) -> Iterator[Bench]:
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in links]
     for near, far in pairs:
         near.setblocking(False)
-        far.settimeout(10)
+        far.settimeout(100)
     switch = Switch([near.fileno() for near, _ in pairs], links)
     tell, control = Pipe()
     thread = threading.Thread(target=switch.run, args=(control,))

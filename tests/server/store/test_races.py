@@ -15,7 +15,7 @@ from fedprune_server.store import AssignmentRecord, ReceiptRecord, SqliteStore, 
 from .conftest import RUN, Scene, submitted
 
 MINE, OTHER = b"the update" * 500, b"another one" * 500
-LONGEST_S = 20.0
+LONGEST_S = 100.0
 
 
 class Held:

@@ -362,7 +362,7 @@ def test_two_threads_put_the_same_bytes_at_once(tmp_path: Path) -> None:
 
 
 def _wait(barrier: threading.Barrier) -> None:
-    barrier.wait(10)
+    barrier.wait(100)
 
 
 def test_a_file_that_somebody_still_reads_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

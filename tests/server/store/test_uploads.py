@@ -25,7 +25,7 @@ class SlowBlobs(FileBlobs):
 
     def append(self, key: str, data: Bytes) -> None:
         self.begun.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(100)
         super().append(key, data)
 
 
@@ -44,12 +44,12 @@ def test_a_newer_connection_waits_for_the_last_chunk_of_the_older(tmp_path: Path
 
     writing, again = Thread(target=older.append, args=(0, DATA[:HALF])), Thread(target=begin_again)
     writing.start()
-    assert blobs.begun.wait(20)
+    assert blobs.begun.wait(100)
     again.start()
     assert not superseded.wait(0.05)
     blobs.go_on.set()
     for thread in (writing, again):
-        thread.join(20)
+        thread.join(100)
     newer = upload(blobs)
     assert newer.offset == HALF
     newer.append(HALF, DATA[HALF:])
