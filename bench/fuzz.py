@@ -40,7 +40,7 @@ from fedprune_client.replica import Replica
 from fedprune_client.transport import IDENTITY_KEY, Link
 from fedprune_lab.faults.fuzz import DEFINED, Attacks, status_of
 from fedprune_lab.faults.plan import TASK, Found, Plan
-from fedprune_lab.faults.programs import Program, free_port, zygote
+from fedprune_lab.faults.programs import Program, zygote
 from fedprune_lab.faults.scripted import Scripted, run_all
 from fedprune_lab.faults.verdict import judge
 
@@ -150,8 +150,9 @@ async def besiege(folder: Path, *, seed: int, numbers: Sequence[int]) -> Seen:
     (folder / "task.py").write_text(TASK.format(inputs=PLAN.model.inputs, hidden=PLAN.model.hidden))
     save_file(PLAN.model.first(), folder / "first.safetensors")
     (folder / "run.toml").write_text(PLAN.config(folder).to_toml())
-    address, seen, schema = f"127.0.0.1:{free_port()}", Seen(), PLAN.model.schema
+    seen, schema = Seen(), PLAN.model.schema
     async with zygote() as warm:
+        address = f"127.0.0.1:{warm.ports.take()}"
         server = ["server", str(folder / "run.toml"), "--out", str(folder / "runs"), "--address", address]
         coordinator = await warm.start(server, log=folder / "coordinator.log")
         opening = [opened(address, name, schema) for name in (*NAMES, "site-0")]

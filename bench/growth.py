@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedprune_lab.benching import keep
-from fedprune_lab.faults.programs import Program, Zygote, free_port, zygote
+from fedprune_lab.faults.programs import Program, Zygote, zygote
 
 TASK = Path(__file__).parent / "tasks" / "mlp50k.py"
 ROUNDS, WARM_UP, SPAN = 200, 40, 20
@@ -74,7 +74,7 @@ class Memory:
 async def watched(folder: Path, warm: Zygote) -> dict[str, Memory]:
     """Play the run and look."""
     (folder / "run.toml").write_text(RUN)
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{warm.ports.take()}"
     task, out = ["--task", str(TASK)], ["--out", str(folder / "runs")]
     server = ["server", str(folder / "run.toml"), "--address", address, *task, *out]
     programs = {"coordinator": Memory(program=await warm.start(server, log=folder / "coordinator.log"))}

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedprune_lab.benching import keep
-from fedprune_lab.federation import free_port
+from fedprune_lab.ports import free_port
 
 QUICKSTART, OWN = Path("docs/quickstart.md"), Path("bench/tasks/waves.py")
 WORDS_A_MINUTE, KEYS_A_MINUTE = 200, 200

@@ -32,8 +32,8 @@ from fedprune.pki.subject import Role, Subject
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_client.channels import Channels
 from fedprune_lab.benching import keep
-from fedprune_lab.federation import free_port
 from fedprune_lab.light import Crowd, LightClient
+from fedprune_lab.ports import free_port
 from fedprune_server import audit
 from fedprune_server.authority import listing
 from fedprune_server.authority.office import Office

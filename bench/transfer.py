@@ -38,7 +38,7 @@ from fedprune_client.residual import ResidualFile
 from fedprune_client.runner import Runner
 from fedprune_client.transport import Link
 from fedprune_lab.benching import keep
-from fedprune_lab.federation import free_port
+from fedprune_lab.ports import free_port
 from fedprune_server.authority.office import Office
 
 TASK = Path(__file__).parent / "tasks" / "embedding.py"

@@ -20,12 +20,12 @@ from fedprune.errors import LocalError
 from fedprune.report import RoundReport, RunReport
 from fedprune_lab.jobs import Job
 from fedprune_lab.link import Link
+from fedprune_lab.ports import HOST, Ports, free_port
 from fedprune_lab.processes import Processes
 from fedprune_lab.reading import REPORT, read
 from fedprune_lab.relay import Crossed, relay_in_background
 from fedprune_lab.view import LiveView, View
 
-HOST = "127.0.0.1"
 COORDINATOR = "coordinator"
 POLL_S = 0.1
 # How things stand, while the coordinator lives.
@@ -56,9 +56,9 @@ class Federation:
         """The report of each run, and what the relay counted. Raises `LocalError` when a process fails;
         `KeyboardInterrupt` passes, after everything has been ended."""
         self.out.mkdir(parents=True)
-        port = free_port()
         crossed = None
         with contextlib.ExitStack() as stack:
+            port = stack.enter_context(Ports()).take()
             stack.callback(view.close)
             # Being told to end is treated like Ctrl-C: end everything, say so, go.
             stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
@@ -126,13 +126,6 @@ def page_address() -> str:
     with contextlib.suppress(OSError), socket.create_server((HOST, int(usual.rpartition(":")[2]))):
         return usual
     return f"{HOST}:{free_port()}"
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on right now."""
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def free_folder(parent: Path, name: str) -> Path:

@@ -25,7 +25,7 @@ from fedprune_client.outbox import Outbox
 from fedprune_client.residual import ResidualFile
 from fedprune_client.runner import Runner
 from fedprune_client.transport import Link
-from fedprune_lab.federation import HOST
+from fedprune_lab.ports import HOST
 from fedprune_server.serve import Server
 from fedprune_server.workshop import Workshop
 

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedprune_lab.federation import free_port
-
 from .shell import LONGEST_S, Shell, Started
 
 
@@ -44,12 +42,15 @@ class Reader:
     folder: Path
     run: Path
     data: Path
-    port: int = field(default_factory=free_port)
-    enrol_port: int = field(default_factory=free_port)
+    port: int = field(init=False)
+    enrol_port: int = field(init=False)
     server: Started | None = None
     invitation: str | None = None
     done: int = 0
     wrong: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.port, self.enrol_port = self.shell.ports.take(), self.shell.ports.take()
 
     def does(self, line: str) -> str:
         """Carry the line out; gives what it printed, as far as it has come."""
@@ -131,7 +132,7 @@ class Reader:
     def serve(self, words: list[str]) -> str:
         """Begin to serve, after whatever was served before."""
         self.leaves()
-        page = ["--page-address", f"127.0.0.1:{free_port()}"] if "--page" in words else []
+        page = ["--page-address", f"127.0.0.1:{self.shell.ports.take()}"] if "--page" in words else []
         elsewhere = ["--address", f"127.0.0.1:{self.port}", "--out", f"served-{self.done}"]
         cut = settings([*FEW, *ALONE, f"network.enrol_port={self.enrol_port}"])
         self.server = self.begins("server", *words, *page, *elsewhere, *cut)

@@ -24,6 +24,7 @@ from typing import IO, Any, Self
 
 from fedprune_lab import nursery, processes
 from fedprune_lab.jobs import WARM_MODULES, Job
+from fedprune_lab.ports import Ports
 
 # What a command may take on a busy machine; a hung one is killed.
 LONGEST_S = 200.0
@@ -44,7 +45,7 @@ class Started:
 
 class Shell:
     """`with Shell() as shell`: commands are begun and waited for; those that are left over end with the block, or with
-    this process."""
+    this process. `ports` are for them to listen on."""
 
     def __enter__(self) -> Self:
         command = [sys.executable, __file__]
@@ -53,12 +54,14 @@ class Shell:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True, text=True
         )
         assert self._told() == "warm"
+        self.ports = Ports()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._warm.communicate()
+        self.ports.close()
 
     def start(self, folder: Path, words: Sequence[str], log: Path) -> Started:
         """Begin `fedprune WORDS` in that folder."""

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,7 +154,7 @@ async def test_the_coordinator_s_own_machine(tmp_path: Path) -> None:
     ended = await seen_by_server(place)
     assert "is free" in ended["port"].seen
     with socket.create_server(("127.0.0.1", place.port)):
-        stranger = await seen_by_server(place)
+        stranger = await seen_by_server(replace(place, timeout_s=0.5))
     assert stranger["port"].state is State.BAD
     assert "See who has it" in stranger["port"].next_step
 

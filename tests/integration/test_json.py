@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedprune_lab import cli, new
-from fedprune_lab.federation import free_port
+from fedprune_lab.ports import Ports
 
 from .federation import Federation, run_file, task_file
 
@@ -36,7 +36,7 @@ ASKED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("certs", "revoke"), ("bob", *CERTS)),
     (("certs", "rotate"), CERTS),
     (("doctor", "client"), ()),
-    (("doctor", "server"), ("--address", f"127.0.0.1:{free_port()}")),
+    (("doctor", "server"), ("--address", "ADDRESS")),
 )
 
 
@@ -53,6 +53,9 @@ async def test_each_prints_one_object(
     assert await Federation(tmp_path, task_file(tmp_path), [run_file(*pruning)]).run()
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    for words, arguments in ASKED:
-        assert cli.run([*words, *arguments, "--json"]) == 0, words
-        assert isinstance(json.loads(capsys.readouterr().out), dict), words
+    with Ports() as ports:
+        address = f"127.0.0.1:{ports.take()}"
+        for words, arguments in ASKED:
+            here = [address if word == "ADDRESS" else word for word in arguments]
+            assert cli.run([*words, *here, "--json"]) == 0, words
+            assert isinstance(json.loads(capsys.readouterr().out), dict), words

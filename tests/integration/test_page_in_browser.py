@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from fedprune_lab import figures
-from fedprune_lab.federation import free_port
 from fedprune_lab.lines import moved
+from fedprune_lab.ports import Ports
 from fedprune_server.extras import open_page
 
 from .federation import Federation, run_file, task_file, until
@@ -55,16 +55,18 @@ class Visitor:
 @pytest.fixture
 async def visitor() -> AsyncIterator[Visitor]:
     async with playwright.async_playwright() as driver:
+        ports = Ports()
         # A root user, as in a container, has no sandbox.
         flags = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = await browser.new_page(viewport={"width": 1366, "height": 900})
-        made = Visitor(page=page, url=f"http://127.0.0.1:{free_port()}/")
+        made = Visitor(page=page, url=f"http://127.0.0.1:{ports.take()}/")
         page.on("console", lambda m: made.errors.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: made.errors.append(str(error)))
         page.on("request", lambda request: made.asked.append(request.url))
         yield made
         await browser.close()
+        ports.close()
 
 
 def federation(folder: Path, url: str) -> Federation:

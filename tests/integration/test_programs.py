@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fedprune_lab.federation import free_port
 from fedprune_lab.new import create
+from fedprune_lab.ports import Ports
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -33,8 +33,9 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def address() -> str:
-    return f"127.0.0.1:{free_port()}"
+def address() -> Iterator[str]:
+    with Ports() as ports:
+        yield f"127.0.0.1:{ports.take()}"
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedprune_lab import cli
-from fedprune_lab.federation import free_port
 from fedprune_lab.jobs import Job
+from fedprune_lab.ports import Ports
 from fedprune_lab.processes import Processes
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "quickstart.md").read_text(encoding="utf-8")
@@ -55,9 +55,8 @@ def at(address: str, words: list[str]) -> list[str]:
     return [*here, "--address", address, "--set", "run.keep_updates=true"] if here[0] == "server" else here
 
 
-def run_together(commands: list[list[str]]) -> list[str]:
+def run_together(commands: list[list[str]], address: str) -> list[str]:
     """Start all commands of a block, as its reader does in several terminals; gives what each printed."""
-    address = f"127.0.0.1:{free_port()}"
     jobs = [
         Job(name=str(number), arguments=at(address, words), log=f"{number}.log")
         for number, words in enumerate(commands)
@@ -82,7 +81,9 @@ def test_the_page_works_from_an_empty_folder_to_a_trained_model(
     printed: dict[str, str] = {}
     for commands in groups():
         if len(commands) > 1:
-            printed |= dict(zip((words[0] for words in commands), run_together(commands), strict=True))
+            with Ports() as ports:
+                said = run_together(commands, f"127.0.0.1:{ports.take()}")
+            printed |= dict(zip((words[0] for words in commands), said, strict=True))
         else:
             assert cli.run(commands[0]) == 0
             printed[commands[0][0]] = capsys.readouterr().out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fedprune.ledger import Kind
 from fedprune.report import read_document
 from fedprune.task import load_task
 from fedprune.torch import build_model, signature, to_arrays
+from fedprune_lab.ports import Ports
 from fedprune_server import incoming
 from fedprune_server.aggregation.aggregators import Composed
 from fedprune_server.plan import derive_seed
@@ -117,15 +117,14 @@ def test_a_pretrained_model_that_does_not_fit_is_refused_before_anyone_waits(tmp
 
 async def test_clients_may_come_before_the_coordinator(tmp_path: Path) -> None:
     federation = Federation(tmp_path, task_file(tmp_path), [run_file("run.rounds=1")])
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    early = [federation.start(name, address=f"127.0.0.1:{port}") for name in "abc"]
-    await until(lambda: all(site.said for site in early))
-    assert all("joining: " in site.said[0] and "again in" in site.said[0] for site in early)
-    federation.server.address = f"127.0.0.1:{port}"
-    async with federation.serving() as serving:
-        assert await federation.end(serving)
+    with Ports() as ports:
+        address = f"127.0.0.1:{ports.take()}"
+        early = [federation.start(name, address=address) for name in "abc"]
+        await until(lambda: all(site.said for site in early))
+        assert all("joining: " in site.said[0] and "again in" in site.said[0] for site in early)
+        federation.server.address = address
+        async with federation.serving() as serving:
+            assert await federation.end(serving)
 
 
 async def test_a_share_of_the_clients_works_in_each_round(tmp_path: Path) -> None:

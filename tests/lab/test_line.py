@@ -12,6 +12,7 @@ import pytest
 
 from fedprune_lab import line
 from fedprune_lab.link import Link
+from fedprune_lab.ports import Ports
 
 
 def echo_once(server: socket.socket) -> None:
@@ -21,15 +22,9 @@ def echo_once(server: socket.socket) -> None:
             connection.sendall(data)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def test_carries_until_it_is_told_to_end() -> None:
-    near = free_port()
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with Ports() as ports, socket.create_server(("127.0.0.1", 0)) as server:
+        near = ports.take()
         far = server.getsockname()[1]
         threading.Thread(target=echo_once, args=(server,), daemon=True).start()
         shape = ["--rate", "100mbit", "--delay", "1ms"]

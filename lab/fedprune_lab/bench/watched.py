@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fedprune.config import ClientsSection, RunConfig, RunSection, TrainingSection
 from fedprune_lab.demo import Plan
-from fedprune_lab.federation import Federation, free_port
+from fedprune_lab.federation import Federation
+from fedprune_lab.ports import Ports
 
 TASK = Path("bench/tasks/mlp50k.py")
 CLIENTS = 8
@@ -40,9 +41,8 @@ ROUNDS = {"short": short, "demo": demo}
 def made(kind: str, rounds: int, look: Callable[[int], None] | None = None) -> Iterator[tuple[Federation, str]]:
     """A federation and the address of its page; `look` as in `Federation`."""
     config, task, clients, light = ROUNDS[kind](rounds)
-    address = f"127.0.0.1:{free_port()}"
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
+    with tempfile.TemporaryDirectory() as folder, Ports() as ports:
+        address, out = f"127.0.0.1:{ports.take()}", Path(folder) / "run"
         yield (
             Federation(configs=[config], task=task, clients=clients, out=out, page=address, light=light, look=look),
             address,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprune.framing import MAX_CHUNK_BYTES
-from fedprune_lab.faults.programs import Program, Zygote, free_port
+from fedprune_lab.faults.programs import Program, Zygote
 from fedprune_server.store import SqliteStore, Work, verify
 
 RUN = "clients"
@@ -89,7 +89,7 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     )
     found = Found(plan=plan)
     began = time.monotonic()
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{warm.ports.take()}"
     where = ["--task", str(folder / "task.py"), "--address", address, "--out", str(folder / "runs")]
     coordinator = await warm.start(["server", str(folder / "run.toml"), *where], log=folder / "coordinator.log")
     sites = [_Site(warm, folder, f"site-{number}", address) for number in range(plan.clients)]

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from fedprune_lab.faults import clients as real
 from fedprune_lab.faults.plan import RUN, TASK, Found, Plan
-from fedprune_lab.faults.programs import Zygote, free_port
+from fedprune_lab.faults.programs import Zygote
 from fedprune_lab.faults.scripted import Scripted, look_again_at_once, run_all
 from fedprune_lab.faults.verdict import judge
 
@@ -56,7 +56,7 @@ async def play_coordinator(warm: Zygote, folder: Path) -> Found:
     (folder / "task.py").write_text(TASK.format(inputs=plan.model.inputs, hidden=plan.model.hidden))
     save_file(plan.model.first(), folder / "first.safetensors")
     (folder / "run.toml").write_text(plan.config(folder).to_toml())
-    address, log = f"127.0.0.1:{free_port()}", folder / "coordinator.log"
+    address, log = f"127.0.0.1:{warm.ports.take()}", folder / "coordinator.log"
     with small_disk(folder / "runs") as disk:
         server = ["server", str(folder / "run.toml"), "--out", str(disk), "--address", address]
         first = await warm.start(server, log=log)

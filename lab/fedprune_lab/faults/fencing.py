@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from fedprune_lab.faults.plan import TASK, Found, Plan
-from fedprune_lab.faults.programs import Program, Zygote, free_port
+from fedprune_lab.faults.programs import Program, Zygote
 from fedprune_lab.faults.scripted import Scripted, look_again_at_once, run_all
 from fedprune_lab.faults.verdict import judge
 from fedprune_lab.relay import Relay
@@ -103,7 +103,7 @@ async def _staged(stopped_at: str, warm: Zygote, folder: Path, act: Callable[[_S
     (folder / "task.py").write_text(TASK.format(inputs=plan.model.inputs, hidden=plan.model.hidden))
     save_file(plan.model.first(), folder / "first.safetensors")
     (folder / "run.toml").write_text(plan.config(folder).to_toml())
-    found, port = Found(plan=plan), free_port()
+    found, port = Found(plan=plan), warm.ports.take()
     server = ["server", str(folder / "run.toml"), "--out", str(folder / "runs"), "--address", f"127.0.0.1:{port}"]
     armed = {VARIABLE: f"{stopped_at}=stop@2"}
     first = await warm.start(server, log=folder / "first.log", environment=armed)
@@ -111,7 +111,7 @@ async def _staged(stopped_at: str, warm: Zygote, folder: Path, act: Callable[[_S
         clients = [_client(plan, number, f"127.0.0.1:{relay.port}", folder) for number in range(plan.clients)]
         working = asyncio.create_task(run_all(clients))
         scene = _Scene(
-            warm=warm, folder=folder, found=found, first=first, working=working, relay=relay, port=free_port()
+            warm=warm, folder=folder, found=found, first=first, working=working, relay=relay, port=warm.ports.take()
         )
         try:
             async with asyncio.timeout(plan.limit_s):

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from fedprune.errors import FedpruneError
 from fedprune_lab.faults import plan as trials
-from fedprune_lab.faults.programs import Zygote, free_port
+from fedprune_lab.faults.programs import Zygote
 from fedprune_lab.faults.scripted import Scripted, run_all
 from fedprune_lab.faults.verdict import judge
 from fedprune_lab.link import Link
@@ -74,7 +74,7 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     (folder / "task.py").write_text(trials.TASK.format(inputs=plan.inputs, hidden=plan.hidden))
     save_file(trial.model.first(), folder / "first.safetensors")
     (folder / "run.toml").write_text(trial.config(folder).to_toml())
-    port = free_port()
+    port = warm.ports.take()
     found, began = Found(plan=plan), time.monotonic()
     where = ["--out", str(folder / "runs"), "--address", f"127.0.0.1:{port}"]
     coordinator = await warm.start(["server", str(folder / "run.toml"), *where], log=folder / "coordinator.log")

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprune_lab.jobs import Job
+from fedprune_lab.ports import Ports
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,13 +57,14 @@ class Program:
 
 @dataclass(slots=True)
 class Zygote:
-    """The warm process. `start` gives a running program in about a tenth of a second."""
+    """The warm process. `start` gives a running program in about a tenth of a second; `ports` are for them to listen on."""
 
     _process: asyncio.subprocess.Process
     # Programs that were asked for, by the number of the question, and the ends of those that run, by process.
     _asked: dict[str, asyncio.Future[int]] = field(default_factory=dict)
     _ends: dict[int, asyncio.Future[int]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+    ports: Ports = field(default_factory=Ports)
 
     async def start(
         self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
@@ -114,10 +115,4 @@ async def zygote() -> AsyncIterator[Zygote]:
         process.stdin.close()
         await process.wait()
         await listening
-
-
-def free_port() -> int:
-    """A port that nobody listens on, below those that outgoing connections take."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        warm.ports.close()

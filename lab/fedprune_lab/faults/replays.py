@@ -27,7 +27,7 @@ from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_client.replica import Replica
 from fedprune_client.transport import IDENTITY_KEY, Link
 from fedprune_lab.faults.plan import TASK, Found, Plan
-from fedprune_lab.faults.programs import Program, Zygote, free_port
+from fedprune_lab.faults.programs import Program, Zygote
 from fedprune_lab.faults.scripted import Scripted, examples_of, look_again_at_once, run_all
 from fedprune_lab.faults.verdict import judge
 
@@ -93,7 +93,7 @@ async def play(count: int, warm: Zygote, folder: Path, *, seed: int = 0) -> tupl
     save_file(plan.model.first(), folder / "first.safetensors")
     (folder / "run.toml").write_text(plan.config(folder).to_toml())
     found, done, may_end = Found(plan=plan), Counter[str](), asyncio.Event()
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{warm.ports.take()}"
     clients = [
         Keeping(
             name=f"site-{n}", schema=plan.model.schema, server=address, folder=folder / f"client-{n}", may_end=may_end

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from fedprune.errors import FedpruneError
 from fedprune_lab.faults import plan as trials
-from fedprune_lab.faults.programs import Program, Zygote, free_port
+from fedprune_lab.faults.programs import Program, Zygote
 from fedprune_lab.faults.scripted import Mood, Scripted, run_all
 from fedprune_lab.faults.verdict import judge
 
@@ -75,7 +75,7 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     (folder / "task.py").write_text(trials.TASK.format(inputs=plan.inputs, hidden=plan.hidden))
     save_file(trial.model.first(), folder / "first.safetensors")
     (folder / "run.toml").write_text(trial.config(folder).to_toml())
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{warm.ports.take()}"
     where = ["--out", str(folder / "runs"), "--address", address]
     coordinator = await warm.start(["server", str(folder / "run.toml"), *where], log=folder / "coordinator.log")
     watching = asyncio.create_task(_watch(coordinator, found))

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from fedprune.errors import FedpruneError, LocalError
 from fedprune_lab.faults.plan import RUN, TASK, Found, Life, Plan
-from fedprune_lab.faults.programs import Program, Zygote, free_port
+from fedprune_lab.faults.programs import Program, Zygote
 from fedprune_lab.faults.scripted import Scripted, run_all
 from fedprune_lab.faults.verdict import judge
 from fedprune_server.failpoints import VARIABLE
@@ -29,7 +29,7 @@ async def play(plan: Plan, warm: Zygote, folder: Path) -> Found:
     (folder / "run.toml").write_text(plan.config(folder).to_toml())
     found = Found(plan=plan)
     began = time.monotonic()
-    port = free_port()
+    port = warm.ports.take()
     clients = [_client(plan, number, f"127.0.0.1:{port}", folder) for number in range(plan.clients)]
     working = asyncio.create_task(run_all(clients))
     living = asyncio.create_task(_live(plan, warm, folder, port, found))
