@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,6 +41,9 @@ class Coordinator:
     run: Run | None = None
     shutdown: bool = False
     _leaving: bool = False
+    # When it was last looked for clients that are silent, and since when this process is awake.
+    _looked_s: float = math.inf
+    _awake_s: float = 0.0
 
     def begin(self, run: Run, resumed: Resumption | None) -> None:
         """Go on with another run and the clients that are here; their indices follow the run's own store."""
@@ -180,10 +184,14 @@ class Coordinator:
             self.run.accounts.control(member, up=up, down=down, heartbeat=heartbeat)
 
     def drop_silent(self) -> None:
-        """Break off the work streams of clients that have said nothing for three heartbeats."""
-        limit = time.monotonic() - SILENT_HEARTBEATS * self.heartbeat_s
+        """Break off the work streams of clients that have said nothing for three heartbeats. To be called once in each:
+        where that is late, this process was halted and could hear nobody, and silence begins anew."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s > 2 * self.heartbeat_s:
+            self._awake_s = now_s
+        self._looked_s = now_s
         for member in self.members.connected:
-            if member.last_seen < limit:
+            if max(member.last_seen, self._awake_s) < now_s - SILENT_HEARTBEATS * self.heartbeat_s:
                 member.cut()
 
     def run_of(self, run_id: str) -> Run:

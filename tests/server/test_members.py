@@ -105,3 +105,18 @@ class TestStreams:
         silent.last_seen -= 10.0
         coordinator.drop_silent()
         assert (silent.connected, lively.connected) == (False, True)
+
+    def test_while_the_coordinator_itself_is_halted_nobody_is_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        coordinator, one = self.coordinator()
+        clock_s = [100.0]
+        monkeypatch.setattr("fedprune_server.coordinator.time.monotonic", lambda: clock_s[-1])
+        coordinator.attach(one, "ipv4:1")
+        coordinator.drop_silent()
+        # A minute in which nothing went on here; from then on it is looked once a heartbeat.
+        for now_s in (160.0, 161.0, 162.0, 163.0):
+            clock_s.append(now_s)
+            coordinator.drop_silent()
+            assert one.connected
+        clock_s.append(164.0)
+        coordinator.drop_silent()
+        assert not one.connected
