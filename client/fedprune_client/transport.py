@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -163,7 +163,9 @@ class Link:
     async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int, answer_s: float) -> pb.Receipt:
         call: Any = self._channels.stub.Submit(metadata=self._identity)
         try:
-            await call.write(pb.SubmitRequest(begin=begin))
+            # A call that has ended before its first word says why when it is read.
+            with suppress(asyncio.InvalidStateError):
+                await call.write(pb.SubmitRequest(begin=begin))
             if begin.eager:
                 await self._send(call, frame, 0, chunk_bytes)
             reply = await self._reply(call, within_s=answer_s)

@@ -21,7 +21,7 @@ from fedprune.parts import Part, PartKind
 from fedprune.tensor import Schema, TensorSpec, Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
-from fedprune_client import transport
+from fedprune_client import patience, transport
 from fedprune_client.replica import Replica
 from fedprune_client.transport import Link
 
@@ -480,6 +480,25 @@ class Answering:
 
     def cancel(self) -> None:
         return
+
+
+class Over(Answering):
+    """A call that has ended before anything was written to it."""
+
+    async def write(self, request: Any) -> None:
+        raise asyncio.InvalidStateError("RPC already finished.")
+
+
+async def test_a_call_that_ends_before_its_first_word_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
+    async with linked(Script()) as (link, said):
+        over, good = Over(), Answering()
+        over.answer.set_result(grpc.aio.EOF)
+        good.answer.set_result(pb.SubmitReply(receipt=pb.Receipt(assignment_id=3)))
+        calls = iter([over, good])
+        monkeypatch.setattr(link._channels.stub, "Submit", lambda **_: next(calls))
+        assert (await link.submit(begin(), FRAME, chunk_bytes=1 << 16)).assignment_id == 3
+        assert any("the coordinator says good-bye" in line for line in said)
 
 
 async def test_who_is_cancelled_in_the_moment_of_an_answer_does_not_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
