@@ -88,7 +88,12 @@ class Zygote:
     def _hear(self, told: dict[str, Any]) -> None:
         if "started" in told:
             self._ends[told["started"]] = asyncio.get_running_loop().create_future()
-            self._asked.pop(told["name"]).set_result(told["started"])
+            asked = self._asked.pop(told["name"])
+            if asked.cancelled():
+                # Who asked has been called off: nobody would ever end it.
+                os.kill(told["started"], signal.SIGKILL)
+            else:
+                asked.set_result(told["started"])
         elif "ended" in told:
             self._ends[told["ended"]].set_result(told["code"])
 
@@ -112,7 +117,7 @@ async def zygote() -> AsyncIterator[Zygote]:
     try:
         yield warm
     finally:
+        warm.ports.close()
         process.stdin.close()
         await process.wait()
         await listening
-        warm.ports.close()

@@ -198,6 +198,9 @@ async def _submitted(stub: Any, name: str, begin: pb.Begin | None, frame: bytes)
             status: str = (await call.code()).name
         except grpc.aio.AioRpcError as error:
             status = error.code().name
+        except asyncio.InvalidStateError:
+            # It ended while something was about to be written to it.
+            status = (await call.code()).name
         # gRPC's own word for a write that crossed the answer and lost it.
         if status not in ("UNAUTHENTICATED", "UNAVAILABLE", "INTERNAL"):
             return status
