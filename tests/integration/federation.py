@@ -21,6 +21,7 @@ from fedprune.errors import FedpruneError
 from fedprune.report import RoundReport, RunReport
 from fedprune.task import load_task
 from fedprune.torch import build_model, signature
+from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_client.outbox import Outbox
 from fedprune_client.residual import ResidualFile
 from fedprune_client.runner import Runner
@@ -100,6 +101,24 @@ MakeLink = Callable[[str, str, Callable[[str], None]], Link]
 
 def make_link(server: str, identity: str, say: Callable[[str], None]) -> Link:
     return Link(server, identity, say=say)
+
+
+class HeldLink(Link):
+    """Submits what it made of the first `free` versions, and the rest when it may."""
+
+    def __init__(self, server: str, identity: str, say: Callable[[str], None], may: asyncio.Event, free: int) -> None:
+        super().__init__(server, identity, say=say)
+        self._may, self._free = may, free
+
+    async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
+        if begin.version.model >= self._free:
+            await self._may.wait()
+        return await super().submit(begin, frame, chunk_bytes=chunk_bytes)
+
+
+def holding(may: asyncio.Event, *, free: int = 0) -> MakeLink:
+    """Links for clients that others must not be slower than: after `free` rounds they wait until they may go on."""
+    return lambda server, identity, say: HeldLink(server, identity, say, may, free)
 
 
 @dataclass

@@ -194,9 +194,22 @@ async def test_a_run_that_is_stopped_ends_with_what_was_approved(tmp_path: Path)
         if row.round == 3:
             stopping.append(asyncio.create_task(ask_to_stop(federation.address)))
 
+    def until_it_is_stopped(server: str, name: str, say: Callable[[str], None]) -> Link:
+        """What is made of the version that the stop is for never leaves: else the step could be judged before."""
+        link = bench.link(server, name, say)
+        submit = link.submit
+
+        async def held(begin: pb.Begin, frame: Any, *, chunk_bytes: int) -> pb.Receipt:
+            if begin.version.model >= 3:
+                await asyncio.Event().wait()
+            return await submit(begin, frame, chunk_bytes=chunk_bytes)
+
+        link.submit = held  # type: ignore[method-assign]  # this one's
+        return link
+
     stopping: list[asyncio.Task[None]] = []
     federation.server.watch = stop
-    assert not await federation.run(link=bench.link)
+    assert not await federation.run(link=until_it_is_stopped)
     await stopping[0]
     report = federation.report
     assert report.outcome == "stopped"

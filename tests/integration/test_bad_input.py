@@ -25,21 +25,23 @@ from fedprune.framing import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
 from fedprune.tensor import Schema, TensorSpec, Version
 from fedprune.v1 import coordinator_pb2 as pb
 
-from .federation import Federation, refused, run_file, task_file, until
+from .federation import Federation, MakeLink, holding, make_link, refused, run_file, task_file, until
 from .stranger import Refusal, Stranger, refusal_of
 
 CONTROL = {"DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL", "CANCELLED"}
 
 
 @asynccontextmanager
-async def besieged(folder: Path, *overrides: str) -> AsyncIterator[tuple[Federation, Stranger, Assignment]]:
+async def besieged(
+    folder: Path, *overrides: str, link: MakeLink = make_link
+) -> AsyncIterator[tuple[Federation, Stranger, Assignment]]:
     """A run with two honest clients and a stranger that has its first assignment. After the block the stranger hangs
     up, the others finish every round, and nothing but the stranger's part is missing."""
     federation = Federation(folder, task_file(folder), [run_file("run.rounds=2", "clients.grace_s=0.1", *overrides)])
     schema = federation.server.workshop.schema
     async with federation.serving() as serving, Stranger(federation.address, "mallory", schema) as stranger:
         for name in "ab":
-            federation.start(name)
+            federation.start(name, link=link)
         await until(lambda: len([s for s in federation.sites if any("joined" in t for t in s.said)]) == 2, serving)
         await stranger.come()
         yield federation, stranger, await stranger.assignment()
@@ -208,11 +210,13 @@ class TestRepetition:
 
     async def test_a_late_result_gets_a_definite_answer(self, tmp_path: Path) -> None:
         """The round closed while it was being sent."""
-        async with besieged(tmp_path, "clients.share=0.6", "clients.over_select=0.5") as (federation, mallory, work):
+        may, two_of_three = asyncio.Event(), ("clients.share=0.6", "clients.over_select=0.5")
+        async with besieged(tmp_path, *two_of_three, link=holding(may)) as (federation, mallory, work):
             frame = await mallory.update(work)
             call = mallory.stub.Submit(metadata=mallory.metadata)
             await call.write(pb.SubmitRequest(begin=mallory.begin(work, frame)))
             await call.read()
+            may.set()
             await until(lambda: len(federation.rounds) >= 1)
             await call.write(pb.SubmitRequest(chunk=frame))
             await call.done_writing()

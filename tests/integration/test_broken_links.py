@@ -108,7 +108,7 @@ async def test_cables_that_are_pulled_only_delay(tmp_path: Path) -> None:
 
 
 async def test_a_silent_client_is_taken_for_gone(tmp_path: Path) -> None:
-    config = run_file("run.rounds=1", "clients.expect=2", "clients.grace_s=0.1", "network.heartbeat_s=0.1")
+    config = run_file("run.rounds=1", "clients.expect=2", "clients.grace_s=2", "network.heartbeat_s=0.2")
     federation = Federation(tmp_path, task_file(tmp_path), [config])
     schema = federation.server.workshop.schema
     async with federation.serving() as serving, Stranger(federation.address, "silent", schema) as silent:

@@ -42,7 +42,7 @@ async def test_clients_that_are_slow_to_come_back_are_in_the_next_round(tmp_path
 
 
 async def test_a_client_that_does_not_come_back_is_waited_for_once(tmp_path: Path) -> None:
-    again, awaited, others = await cut_off(tmp_path, "clients.grace_s=3")
+    again, awaited, others = await cut_off(tmp_path, "clients.grace_s=6")
     async with again.serving() as serving:
         for name in (awaited, others[0]):
             again.start(name)

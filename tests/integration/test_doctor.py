@@ -128,7 +128,7 @@ async def test_a_name_at_which_only_grpc_s_own_resolver_stalls(tmp_path: Path, m
     known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
     monkeypatch.setattr(reach.name, "__kwdefaults__", {"resolve": lambda host, port: known})
     async with served(tmp_path, tls=False) as (federation, _):
-        way = client.Way.to(f"fl.invalid:{federation.server.port}", credentials=None, timeout_s=3.0)
+        way = client.Way.to(f"fl.invalid:{federation.server.port}", credentials=None, timeout_s=6.0)
         findings = await asyncio.to_thread(lambda: list(client.check(way, state=tmp_path / "state")))
     assert findings[-1].check == "gRPC"
     assert "does not get through to fl.invalid, but to 127.0.0.1" in findings[-1].seen

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,28 +18,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedprune.assignment import Assignment
-from fedprune.v1 import coordinator_pb2 as pb
-from fedprune_client.transport import Link
 from fedprune_lab.faults.fuzz import DEFINED, Attacks, status_of
 
-from .federation import Federation, run_file, task_file, until
+from .federation import Federation, holding, run_file, task_file, until
 from .stranger import Stranger
 
 # A hang; the machine may be slow, so this is no measurement.
 HANG_S = 60.0
 MEMORY_BYTES = 96 << 20
-
-
-class HeldLink(Link):
-    """Submits when it may."""
-
-    def __init__(self, server: str, identity: str, say: Callable[[str], None], may: asyncio.Event) -> None:
-        super().__init__(server, identity, say=say)
-        self._may = may
-
-    async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
-        await self._may.wait()
-        return await super().submit(begin, frame, chunk_bytes=chunk_bytes)
 
 
 async def besiege(folder: Path, *, seed: int, cases: int) -> Counter[tuple[str, str]]:
@@ -57,7 +42,7 @@ async def besiege(folder: Path, *, seed: int, cases: int) -> Counter[tuple[str, 
         Stranger(federation.address, "talker", schema) as talker,
     ):
         channel = grpc.insecure_channel(federation.address)
-        federation.start("a", link=partial(held, may))
+        federation.start("a", link=holding(may))
         await mallory.come()
         work = await mallory.assignment()
         await talker.join()
@@ -96,10 +81,6 @@ async def poisoned(mallory: Stranger, work: Assignment) -> bytes:
     weights = {name: array.copy() for name, array in replica.weights.items()}
     weights["0.bias"][:] = np.nan
     return mallory.encode(work, replica, weights)
-
-
-def held(may: asyncio.Event, server: str, identity: str, say: Callable[[str], None]) -> Link:
-    return HeldLink(server, identity, say, may)
 
 
 async def test_a_few_hundred_wrong_messages(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fedprune.report import RoundReport
 from fedprune_server.extras import open_page
 
-from .federation import Federation, run_file, task_file, until
+from .federation import Federation, holding, run_file, task_file, until
 
 NAMES = ("a", "b", "c")
 PRUNED = ("pruning.density=0.5", "pruning.every=1")
@@ -115,7 +115,7 @@ async def test_after_a_restart_the_page_has_the_rounds_before_it(tmp_path: Path)
     async with first.serving() as serving:
         reading = asyncio.create_task(reader.read())
         for name in NAMES:
-            first.start(name)
+            first.start(name, link=holding(asyncio.Event(), free=2))
         await until(lambda: len(reader.of("round")) >= 2, serving)
         first.server._suspended.set()
         await until(serving.done)

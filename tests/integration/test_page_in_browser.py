@@ -18,7 +18,7 @@ from fedprune_lab.lines import moved
 from fedprune_lab.ports import Ports
 from fedprune_server.extras import open_page
 
-from .federation import Federation, run_file, task_file, until
+from .federation import Federation, holding, run_file, task_file, until
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -81,7 +81,7 @@ async def test_it_shows_a_run_live_and_survives_the_coordinator(tmp_path: Path, 
         await visitor.page.goto(visitor.url)
         await visitor.sees("document.getElementById('link').textContent === 'live'")
         for name in "abc":
-            first.start(name)
+            first.start(name, link=holding(asyncio.Event(), free=4))
         await visitor.sees("fedprune.runs[0]?.rounds.length >= 2")
         assert await visitor.text("name") == "run"
         first.server._suspended.set()

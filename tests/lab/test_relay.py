@@ -14,6 +14,7 @@ import pytest
 
 from fedprune.sockets import Counters, SocketMeter
 from fedprune_lab.link import Link
+from fedprune_lab.ports import Ports
 from fedprune_lab.relay import Crossed, Relay
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -96,14 +97,13 @@ async def test_a_reset_by_the_target_reaches_the_client_as_a_reset() -> None:
 
 
 async def test_a_target_that_is_not_there_resets_the_client_and_counts_no_connection() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    async with Relay("127.0.0.1", port) as relay:
-        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
-        with pytest.raises(ConnectionResetError):
-            await reader.read()
-        writer.close()
-        assert relay.connections == []
+    with Ports() as ports:
+        async with Relay("127.0.0.1", ports.take()) as relay:
+            reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+            assert relay.connections == []
 
 
 async def test_leaving_the_block_breaks_open_connections_and_keeps_the_counts() -> None:
