@@ -53,8 +53,10 @@ def _split(words: Words, rotated: bool) -> Iterator[Words]:
     width = words.dtype.itemsize
     if width == 1:
         yield words
+    elif width == 2 and rotated:
+        yield words << np.uint16(1) | words >> np.uint16(15)
+        yield words >> np.uint16(7)
     elif width == 2:
-        words = _rotate(words, 1) if rotated else words
         yield words
         yield words >> np.uint16(8)
     else:
@@ -68,13 +70,18 @@ def _join(planes: list[Bytes], out: Words, rotated: bool) -> None:
     if width == 1:
         out[:] = planes[0]
         return
-    half, rotate = width // 2, rotated and width == 2
+    half = width // 2
     np.copyto(out, _joined(planes[half:], rotated and width > 2))
-    out <<= 4 * width
     # cast first: an operation on two widths is slower than both passes
-    out |= _joined(planes[:half], False).astype(out.dtype)
-    if rotate:
-        np.copyto(out, _rotate(out, 15))
+    low = _joined(planes[:half], False).astype(out.dtype)
+    if rotated and width == 2:
+        # both bytes are one bit too high, and the lowest bit is the sign
+        out <<= np.uint16(7)
+        out |= low >> np.uint16(1)
+        low <<= np.uint16(15)
+    else:
+        out <<= 4 * width
+    out |= low
 
 
 def _joined(planes: list[Bytes], rotated: bool) -> Words:
@@ -83,9 +90,3 @@ def _joined(planes: list[Bytes], rotated: bool) -> Words:
     words: Words = np.empty(planes[0].size, f"<u{len(planes)}")
     _join(planes, words, rotated)
     return words
-
-
-def _rotate(words: Words, left: int) -> Words:
-    rotated: Words = words << np.uint16(left)
-    rotated |= words >> np.uint16(16 - left)
-    return rotated
