@@ -28,6 +28,7 @@ Part = bytes | memoryview
 FRAME_OVERHEAD_BYTES = 128
 TENSOR_OVERHEAD_BYTES = 48
 MAX_VARINT_BYTES = 9
+_BYTES = [bytes((byte,)) for byte in range(256)]
 
 
 class Content(IntEnum):
@@ -209,10 +210,11 @@ def length(parts: Iterable[Part]) -> int:
 class Cursor:
     """Reads a frame from the front; whatever is not there is a `DecodeError`."""
 
-    __slots__ = ("_at", "_data")
+    __slots__ = ("_at", "_data", "_size")
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
+        self._size = len(data)
         self._at = 0
 
     @property
@@ -223,18 +225,24 @@ class Cursor:
     @property
     def left(self) -> int:
         """Bytes not read yet."""
-        return len(self._data) - self._at
+        return self._size - self._at
 
     def take(self, count: int) -> memoryview:
         """The next `count` bytes, not copied."""
-        if not 0 <= count <= self.left:
+        start = self._at
+        end = start + count
+        if not start <= end <= self._size:
             raise DecodeError("bytes end too early", seen=f"{self.left} bytes left", expected=count)
-        start, self._at = self._at, self._at + count
-        return self._data[start : self._at]
+        self._at = end
+        return self._data[start:end]
 
     def byte(self) -> int:
         """The next byte."""
-        return self.take(1)[0]
+        at = self._at
+        if at == self._size:
+            raise DecodeError("bytes end too early", seen="0 bytes left", expected=1)
+        self._at = at + 1
+        return self._data[at]
 
     def varint(self) -> int:
         """An unsigned LEB128 number below 2^63, in its shortest form."""
@@ -260,9 +268,8 @@ class Cursor:
 
 def varint(value: int) -> bytes:
     """`value` as unsigned LEB128, shortest form."""
-    out = bytearray()
+    out = b""
     while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
+        out += _BYTES[value & 0x7F | 0x80]
         value >>= 7
-    out.append(value)
-    return bytes(out)
+    return out + _BYTES[value]
