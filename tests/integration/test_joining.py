@@ -76,10 +76,10 @@ async def all_enrolled(federation: Federation, office: Office) -> dict[str, Cred
 
 
 async def started(
-    federation: Federation, credentials: dict[str, Credentials], serving: asyncio.Task[bool]
+    federation: Federation, credentials: dict[str, Credentials], serving: asyncio.Task[bool], names: str = "abc"
 ) -> list[Site]:
     sites = []
-    for name in credentials:
+    for name in names:
         sites.append(federation.start(name, link=presenting(credentials)))
         await until(lambda: any(s.startswith("joined") for s in sites[-1].said), serving)
     return sites
@@ -122,11 +122,12 @@ async def test_an_update_signed_by_nobody_or_another_key_is_refused(tmp_path: Pa
     federation, office = secured(tmp_path, config("run.rounds=1", "clients.quorum=0.5", "clients.grace_s=0.1"))
     async with federation.serving() as serving:
         credentials = await all_enrolled(federation, office)
-        sites = await started(federation, credentials, serving)
+        sites = await started(federation, credentials, serving, "ab")
         channels = sites[0].runner.link._channels
         channels.sign = lambda begin: None  # type: ignore[method-assign]
         theirs = sites[1].runner.link._channels
         theirs._key = credentials["c"].key
+        await started(federation, credentials, serving, "c")
         assert await federation.end(serving)
     (row,) = federation.report.rounds
     assert row.clients_counted == 1
