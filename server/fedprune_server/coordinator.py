@@ -81,6 +81,10 @@ class Coordinator:
         self.schema.check_same_model(wire.schema(request.tensors, party=party), party=party)
         run = self._running()
         index = await asyncio.to_thread(run.store.client_index, caller.identity)
+        if run is not self.run:
+            raise UnavailableError(
+                "another run is on by now", party=party, next_step="The client tries again by itself"
+            )
         newcomer = Member(
             index=index,
             identity=caller.identity,

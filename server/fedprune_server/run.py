@@ -237,12 +237,14 @@ class Run:
     def _set_timer(self, effect: events.SetTimer) -> None:
         self._timers.set(effect.name, effect.seconds, effect.event)
 
-    def _ring(self, event: events.Event) -> None:
-        """A timer is due. In a task, so that a bug behind it is not lost in the event loop's log."""
+    def _ring(self, event: events.Event, is_due: Callable[[], bool]) -> None:
+        """A timer is due. In a task, so that a bug behind it is not lost in the event loop's log. What is being accepted
+        comes first: it may close the round, and its deadline is not the next one's."""
 
         async def happen() -> None:
             await self.intake.idle()
-            self.dispatch(event)
+            if is_due():
+                self.dispatch(event)
 
         self._background.spawn(happen())
 
