@@ -32,6 +32,9 @@ ABOVE_ZERO = 128  # codes are made as bytes above zero, and turned to two's comp
 _EIGHTHS = np.array(
     [0x3F800000, 0x3F6AC0C7, 0x3F5744FD, 0x3F45672A, 0x3F3504F3, 0x3F25FED7, 0x3F1837F0, 0x3F0B95C2], "<u4"
 ).view("<f4")
+# What each code makes of a `top` of 1: exact, since the second factor is a power of two.
+_CODES = np.arange(NOTHING)
+_BELOW_TOP = np.append(np.ldexp(_EIGHTHS[_CODES % STEPS_PER_OCTAVE], -(_CODES // STEPS_PER_OCTAVE)), np.float32(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +77,8 @@ class Blocks:
     @property
     def scales(self) -> Floats:
         """The largest value that each block can hold [blocks]."""
-        steps = self.scale_codes.astype(np.int32)
-        scales: Floats = np.ldexp(_EIGHTHS[steps % STEPS_PER_OCTAVE], -(steps // STEPS_PER_OCTAVE)) * self.top
-        scales[self.scale_codes == NOTHING] = 0
+        scales: Floats = _BELOW_TOP.take(self.scale_codes)
+        scales *= self.top
         return scales
 
     def parts(self) -> list[Part]:
