@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,7 +110,7 @@ class TestStreams:
     def test_while_the_coordinator_itself_is_halted_nobody_is_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         coordinator, one = self.coordinator()
         clock_s = [100.0]
-        monkeypatch.setattr("fedprune_server.coordinator.time.monotonic", lambda: clock_s[-1])
+        monkeypatch.setattr("fedprune_server.coordinator.time", SimpleNamespace(monotonic=lambda: clock_s[-1]))
         coordinator.attach(one, "ipv4:1")
         coordinator.drop_silent()
         # A minute in which nothing went on here; from then on it is looked once a heartbeat.
