@@ -49,7 +49,7 @@ class Patience:
         last_s = now() + (patience_s or math.inf)
         while True:
             try:
-                return await call()
+                return await _made(call)
             except (grpc.aio.AioRpcError, TimeoutError, UnavailableError) as error:
                 trouble = as_error(error, self._server)
                 if not isinstance(trouble, UnavailableError):
@@ -64,3 +64,15 @@ class Patience:
                     async with asyncio.timeout(pause):
                         await self._back.wait()
                 delay = min(delay * 2, longest_s)
+
+
+async def _made(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The answer to a call. Raises `UnavailableError` where its connection was closed under it, as an older one is after a
+    certificate was renewed: gRPC tells that as if whoever waits had been called off."""
+    try:
+        return await call()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise UnavailableError("the connection was closed") from None

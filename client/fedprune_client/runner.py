@@ -87,7 +87,7 @@ class Runner:
         home = asyncio.create_task(self._home.wait())
         await asyncio.wait({listening, home}, return_when=asyncio.FIRST_COMPLETED)
         self._abandon_work()
-        for task in (listening, home):
+        for task in (listening, home, *([self._preparing] if self._preparing else [])):
             task.cancel()
         await asyncio.gather(home, return_exceptions=True)
         try:

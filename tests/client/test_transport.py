@@ -481,6 +481,27 @@ class Answering:
         return
 
 
+async def test_an_upload_whose_connection_is_put_away_goes_on_over_the_next_one() -> None:
+    """Behind a renewed certificate the older connection is closed as soon as its work stream has ended."""
+    begun = asyncio.Event()
+
+    async def waits(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+        begun.set()
+        await asyncio.Event().wait()
+        yield RECEIPT
+
+    async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+        yield RECEIPT
+
+    async with linked(Script(waits, answers)) as (link, said):
+        submitting = asyncio.create_task(link.submit(begin(), FRAME, chunk_bytes=1 << 16))
+        await begun.wait()
+        link._channels.present(None)
+        await link._channels.retire()
+        assert await submitting == RECEIPT.receipt
+    assert any("the connection was closed" in line for line in said), said
+
+
 class Over(Answering):
     """A call that has ended before anything was written to it."""
 
