@@ -167,7 +167,7 @@ class Coordinator:
             for step in steps:
                 part = wire.part(step.header, party="this coordinator")
                 self.run.accounts.sent(member, part, memoryview(step.data), start=0, end=part.size)
-            self.run.accounts.pulls += 1
+            self.run.handed_out()
 
     @staticmethod
     async def take(run: Run, member: Member, begin: pb.Begin, data: bytes, signed: Vouched | None) -> pb.Receipt:

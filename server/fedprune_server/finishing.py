@@ -47,6 +47,7 @@ class Finishing:
     async def _fold(self, round_: int) -> None:
         what = "updates" if round_ else "scores"
         self.outgoing.say(f"round {round_}: aggregating {len(self.course().accepted)} {what}")
+        self.tidy()
         await self._tidied()
         closed = await self.settling.settle(round_, self.course())
         later = self.course().rules.evaluates(round_) or closed.judge or closed.remeasure
@@ -54,7 +55,11 @@ class Finishing:
         # After the next round's work has gone out: nobody has to wait for a line in a file.
         if round_ and not later:
             self.settling.output.publish(round_)
-        if self.settling.untidy:
+
+    def tidy(self) -> None:
+        """Delete what nobody needs any more: when the clients have what they work on, for deleting large files takes from
+        sending them; else before the next version is made."""
+        if self.settling.untidy and (self._tidying is None or self._tidying.done()):
             self._tidying = self.background.spawn_guarded(self.settling.tidy())
 
     async def _tidied(self) -> None:

@@ -194,6 +194,12 @@ class Run:
         """Whether this client has work in hand that the open round waits for."""
         return self.state.waits and member.index in self.state.pending
 
+    def handed_out(self) -> None:
+        """A client has all of the version that it is to work on."""
+        self.accounts.pulls += 1
+        if self.state.waits and self.accounts.pulls >= len(self.state.cohort):
+            self._finishing.tidy()
+
     def failed(self, member: Member, assignment_id: int, reason: str) -> None:
         """A client says that it cannot do what it was assigned."""
         if self._desk.holds(member.index, assignment_id):

@@ -151,7 +151,8 @@ class CoordinatorService(rpc.CoordinatorServicer):
                     await asyncio.sleep(self._owe_s(run, member, count))
             finally:
                 run.accounts.sent(member, part, data, start=resumed, end=sent)
-        run.accounts.pulls += bool(parts)
+        if parts:
+            run.handed_out()
 
     async def Submit(self, requests: AsyncIterator[pb.SubmitRequest], context: Context) -> AsyncIterator[Any]:
         """One result: where to go on, then its bytes, then the receipt."""

@@ -36,6 +36,8 @@ class Sums:
         self._counters: dict[str, Array] = {}
         self._examples = 0
         self._adding = Lock()
+        # One for each tensor: who adds to the first ones is not in the way of who adds to the last ones.
+        self._turns: dict[str, Lock] = {}
 
     def add(self, update: FoldInput) -> None:
         """Count an update in. Raises `UpdateError` where `Aggregator.check` would; then the sums are spoilt."""
@@ -50,16 +52,19 @@ class Sums:
                 continue
             deltas = (space.deltas(update, packed) for _, packed in stream)
             for one in statistics.given(space, deltas) if role is Role.BUFFER else deltas:
-                with self._adding:
-                    self._partial(space).add(one, name)
+                partial, turn = self._partial(space)
+                with turn:
+                    partial.add(one, name)
         with self._adding:
             self._examples += update.examples
 
-    def _partial(self, space: Space) -> Partial:
+    def _partial(self, space: Space) -> tuple[Partial, Lock]:
+        """The sums of this tensor, and what whoever adds to them has to hold."""
         name = space.spec.name
-        if name not in self._partials:
-            self._partials[name], self._spaces[name] = Mean.empty(space), space
-        return self._partials[name]
+        with self._adding:
+            if name not in self._partials:
+                self._partials[name], self._spaces[name], self._turns[name] = Mean.empty(space), space, Lock()
+            return self._partials[name], self._turns[name]
 
     def finish(self, parties: Sequence[str], state: Arrays | None = None) -> Folded:
         """The next model, of at least one update; `parties` are whose they were. The sums are used up."""
