@@ -32,7 +32,7 @@ class Submitting:
         if sealed is None:
             return False
         result, frame = sealed
-        receipt = await self.link.submit(begin_message(result), frame, chunk_bytes=MAX_CHUNK_BYTES // 2)
+        receipt = await self.link.submit(begin_message(result), frame, chunk_bytes=MAX_CHUNK_BYTES)
         accepted = bool(receipt.verdict == pb.VERDICT_ACCEPTED)
         if not accepted:
             self.say(f"assignment {assignment_id}: {receipt.reason}")

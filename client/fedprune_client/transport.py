@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 import grpc
 
 from fedprune import wire
 from fedprune.errors import RemoteError, UnavailableError
-from fedprune.framing import chunks
+from fedprune.framing import FIRST_CHUNK_BYTES, SMALLEST_CHUNK_BYTES, Chunks
 from fedprune.pki.credentials import Credentials
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
@@ -37,7 +39,6 @@ CONTROL_TIMEOUT_S = 10.0
 STALL_S = 30.0
 # A result is checked and synced before its receipt goes out; who is slower gets twice as long next time, four times.
 ANSWER_S, MOST_DOUBLED = 60.0, 4
-SMALLEST_CHUNK_BYTES = 1 << 15
 # Up to here an upload goes out with its announcement, without waiting to be told where to begin.
 EAGER_BYTES = 1 << 19
 
@@ -128,8 +129,9 @@ class Link:
         progress.check_complete(self.server)
 
     async def submit(self, begin: pb.Begin, frame: bytes, *, chunk_bytes: int) -> pb.Receipt:
-        """Send one sealed result until it has its receipt: on the work stream if it is small, else or if that breaks
-        by a call of its own, in smaller chunks after each break: on a slow link a large one may never arrive in time."""
+        """Send one sealed result until it has its receipt: on the work stream if it is small, else or if that breaks by a
+        call of its own, in chunks of at most `chunk_bytes`, that begin smaller after each break: on a slow link a large
+        one may never arrive in time."""
         self._channels.sign(begin)
         if begin.eager and begin.size <= self._most_small_bytes:
             answer = await self._submit_small(begin, frame)
@@ -141,8 +143,9 @@ class Link:
         async def call() -> pb.Receipt:
             try:
                 breaks = next(tries)
-                smaller = max(chunk_bytes >> breaks, min(chunk_bytes, SMALLEST_CHUNK_BYTES))
-                return await self._submit_once(begin, frame, smaller, ANSWER_S * 2 ** min(breaks, MOST_DOUBLED))
+                first = max(FIRST_CHUNK_BYTES >> breaks, SMALLEST_CHUNK_BYTES)
+                pieces = partial(Chunks, frame, first=first, most=chunk_bytes)
+                return await self._submit_once(begin, pieces, ANSWER_S * 2 ** min(breaks, MOST_DOUBLED))
             finally:
                 # A refusal that crosses our bytes is lost on the way; the next time it is waited for, as is the offset.
                 begin.eager = False
@@ -160,18 +163,18 @@ class Link:
             return None
         raise RemoteError(answer.refusal.reason or "refused without a reason", party=self.server)
 
-    async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int, answer_s: float) -> pb.Receipt:
+    async def _submit_once(self, begin: pb.Begin, pieces: Callable[..., Chunks], answer_s: float) -> pb.Receipt:
         call: Any = self._channels.stub.Submit(metadata=self._identity)
         try:
             # A call that has ended before its first word says why when it is read.
             with suppress(asyncio.InvalidStateError):
                 await call.write(pb.SubmitRequest(begin=begin))
             if begin.eager:
-                await self._send(call, frame, 0, chunk_bytes)
+                await self._send(call, pieces())
             reply = await self._reply(call, within_s=answer_s)
             if reply.WhichOneof("content") == "offset":
                 if not begin.eager:
-                    await self._send(call, frame, reply.offset, chunk_bytes)
+                    await self._send(call, pieces(offset=reply.offset))
                 reply = await self._reply(call, within_s=answer_s)
         finally:
             call.cancel()
@@ -180,10 +183,10 @@ class Link:
         return reply.receipt
 
     @staticmethod
-    async def _send(call: Any, frame: bytes, offset: int, chunk_bytes: int) -> None:
+    async def _send(call: Any, pieces: Chunks) -> None:
         """Send until all is sent, or the coordinator has ended the call: what it said is read next."""
         try:
-            for chunk in chunks(frame, offset=offset, chunk_bytes=chunk_bytes):
+            while chunk := pieces.take(time.monotonic()):
                 # A write that crosses the end of the call hides why it ended: what has come is heard first.
                 await asyncio.sleep(0)
                 async with asyncio.timeout(STALL_S):

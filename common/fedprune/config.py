@@ -18,11 +18,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fedprune.compression_section import CompressionSection
 from fedprune.errors import ConfigError
+from fedprune.framing import FIRST_CHUNK_BYTES, MAX_CHUNK_BYTES
 from fedprune.pruning_section import DATA_FREE, PruningSection
 from fedprune.section import Count, CountOrZero, File, Positive, PositiveOrZero, Seconds, Section, Share, ShareOrZero
 from fedprune.tomlfile import KeyProblem, parse
-
-MAX_CHUNK_BYTES = 1 << 20
 
 
 def _run_name(name: str) -> str:
@@ -173,8 +172,9 @@ class NetworkSection(Section):
     """Port for `client --join`, at the same address; open with certificates only, and only where they are issued."""
     insecure: bool = False
     """Serve plaintext on an address that other machines can reach; `--insecure` sets it."""
-    chunk_bytes: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = 1 << 19
-    """Bytes of payload in one message of a transfer."""
+    chunk_bytes: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = MAX_CHUNK_BYTES
+    """Most bytes of payload in one message of a transfer: it begins with half a megabyte, or a little where it was broken
+    off, and goes on with more where the link takes them at once, with less where it is slow."""
     heartbeat_s: Seconds = 10.0
     """Seconds between two signs of life; a client silent for three of them counts as gone."""
     stall_s: Seconds = 30.0
@@ -196,6 +196,11 @@ class NetworkSection(Section):
     max_lost_bytes_per_s: PositiveOrZero = float(2 << 20)
     """Bytes a second that may come to nothing, of all clients together, before those they come from are slowed down;
     a result with its receipt is not lost. 0 sets no limit."""
+
+    @property
+    def small_bytes(self) -> int:
+        """Up to here a result or a version travels in one message of the work stream."""
+        return min(self.chunk_bytes, FIRST_CHUNK_BYTES)
 
 
 class PageSection(Section):

@@ -7,12 +7,16 @@ refuse before it allocates and continue after a break with nothing but an offset
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedprune.errors import DigestError, LimitError, LocalError, RemoteError
 
 MAX_CHUNK_BYTES = 1 << 20
+# What a transfer begins with, unless it has just broken; and what it never goes below.
+FIRST_CHUNK_BYTES = 1 << 19
+SMALLEST_CHUNK_BYTES = 1 << 15
+# A chunk that takes less than the one is followed by a larger one, one that takes more than the other by a smaller one.
+QUICK_S, SLOW_S = 0.05, 5.0
 MAX_MESSAGE_BYTES = 4 << 20
 # What a client says: a chunk, or a model's signature. Each open call can hold that much of the coordinator's memory.
 MAX_REQUEST_BYTES = MAX_CHUNK_BYTES + (1 << 16)
@@ -39,15 +43,38 @@ def seal(data: Bytes) -> Seal:
     return Seal(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def chunks(data: Bytes, *, offset: int = 0, chunk_bytes: int) -> Iterator[bytes]:
-    """The blob from `offset` on, in pieces of at most `chunk_bytes` (itself at most 1 MiB)."""
-    if not 0 < chunk_bytes <= MAX_CHUNK_BYTES:
-        raise LocalError("chunk size out of range", seen=chunk_bytes, expected=f"1 to {MAX_CHUNK_BYTES}")
-    if not 0 <= offset <= len(data):
-        raise RemoteError("offset outside the blob", seen=offset, expected=f"0 to {len(data)}")
-    view = memoryview(data)
-    for start in range(offset, len(view), chunk_bytes):
-        yield bytes(view[start : start + chunk_bytes])
+class Chunks:
+    """A blob from `offset` on, cut as a link takes it: the first chunk has `first` bytes; behind one that was gone at once
+    comes one of twice the size, up to `most` (itself at most 1 MiB), behind one that took long one of half of it.
+
+    A large chunk costs both ends less for each byte, and on a slow link it is too long a time without an answer."""
+
+    def __init__(self, data: Bytes, *, offset: int = 0, first: int, most: int) -> None:
+        if not 0 < most <= MAX_CHUNK_BYTES:
+            raise LocalError("chunk size out of range", seen=most, expected=f"1 to {MAX_CHUNK_BYTES}")
+        if not 0 <= offset <= len(data):
+            raise RemoteError("offset outside the blob", seen=offset, expected=f"0 to {len(data)}")
+        self._view = memoryview(data)
+        self._offset = offset
+        self._bytes = min(max(1, first), most)
+        self._most = most
+        self._since_s: float | None = None
+
+    def take(self, now_s: float) -> bytes:
+        """The next chunk; empty when there is no more. The one before has been on its way since the last call; `now_s` is
+        of any clock that only goes forward."""
+        if self._since_s is not None:
+            self._adapt(now_s - self._since_s)
+        self._since_s = now_s
+        chunk = bytes(self._view[self._offset : self._offset + self._bytes])
+        self._offset += len(chunk)
+        return chunk
+
+    def _adapt(self, took_s: float) -> None:
+        if took_s < QUICK_S:
+            self._bytes = min(2 * self._bytes, self._most)
+        elif took_s > SLOW_S:
+            self._bytes = max(self._bytes // 2, min(SMALLEST_CHUNK_BYTES, self._bytes))
 
 
 class Assembler:

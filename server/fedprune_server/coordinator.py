@@ -103,7 +103,7 @@ class Coordinator:
             client_index=index,
             coordinator_version=__version__,
             heartbeat_s=self.heartbeat_s,
-            most_small_bytes=run.config.network.chunk_bytes,
+            most_small_bytes=run.config.network.small_bytes,
         )
 
     def attach(self, member: Member, peer: str) -> Queue:
@@ -172,12 +172,12 @@ class Coordinator:
     @staticmethod
     async def take(run: Run, member: Member, begin: pb.Begin, data: bytes, signed: Vouched | None) -> pb.Receipt:
         """A small result on a client's work stream. Raises `RemoteError` when it cannot be accepted."""
-        if len(data) > run.config.network.chunk_bytes:
+        if len(data) > run.config.network.small_bytes:
             raise LimitError(
                 "a result on the work stream is too large for it",
                 party=member.party,
                 seen=len(data),
-                expected=f"at most {run.config.network.chunk_bytes}",
+                expected=f"at most {run.config.network.small_bytes}",
                 next_step="Submit it",
             )
         return await run.intake.take(member, begin, data, signed)

@@ -115,7 +115,7 @@ class Outgoing:
         self._send_out(cohort)
 
     def _send_out(self, cohort: tuple[int, ...]) -> None:
-        most, blobs = self.config.network.chunk_bytes, self._store.blobs
+        most, blobs = self.config.network.small_bytes, self._store.blobs
         steps = [small_steps(way, blobs, most_bytes=most) for way in self.settling.versions.last_steps()]
         self.desk.send_new(cohort, steps)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fedprune import wire
 from fedprune.errors import FedpruneError, RemoteError, StaleError, StoreError, UnavailableError
-from fedprune.framing import MAX_CHUNK_BYTES, chunks
+from fedprune.framing import FIRST_CHUNK_BYTES, MAX_CHUNK_BYTES, SMALLEST_CHUNK_BYTES, Chunks
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_server.audit import signed
@@ -134,15 +134,17 @@ class CoordinatorService(rpc.CoordinatorServicer):
         # What came before the part that broke, the caller has: sent again, it would begin that part anew.
         broken = next((n for n, part in enumerate(parts) if part.digest == request.part_sha256), 0)
         for number, part in enumerate(parts[broken:], broken):
-            resumed = request.offset if part.digest == request.part_sha256 else 0
+            again = part.digest == request.part_sha256
+            resumed = request.offset if again else 0
             header = wire.part_header(part, number=number, count=len(parts))
             self._coordinator.count(member, down=header.ByteSize())
             yield pb.PullReply(header=header)
             run.at("pull-begun")
             data = run.store.blobs.open(part.digest)
-            sent = resumed
+            first, most = SMALLEST_CHUNK_BYTES if again else FIRST_CHUNK_BYTES, run.config.network.chunk_bytes
+            pieces, sent = Chunks(data, offset=resumed, first=first, most=most), resumed
             try:
-                for chunk in chunks(data, offset=resumed, chunk_bytes=run.config.network.chunk_bytes):
+                while chunk := pieces.take(time.monotonic()):
                     run.at("chunk-sent")
                     count, reply = len(chunk), [pb.PullReply(chunk=chunk)]
                     del chunk  # what is not read is held once, by who writes it

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from fedprune.config import MAX_CHUNK_BYTES, RunConfig
+from fedprune.config import RunConfig
 from fedprune.errors import ConfigError
+from fedprune.framing import MAX_CHUNK_BYTES
 from fedprune.pruning_section import PruningSection
 
 FULL = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedprune import wire
+from fedprune.framing import FIRST_CHUNK_BYTES, SMALLEST_CHUNK_BYTES
 from fedprune.ledger import Kind
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_lab.relay import Relay
@@ -157,3 +158,21 @@ async def test_a_model_that_broke_off_behind_its_mask_goes_on(tmp_path: Path) ->
         assert isinstance(await stranger.submit(stranger.begin(work, frame), frame), pb.Receipt)
         await stranger.told("run_end")
         assert await serving
+
+
+async def test_a_download_that_broke_off_goes_on_in_small_chunks(tmp_path: Path) -> None:
+    """On a slow link half a megabyte may never arrive in time."""
+    wide = "def model():\n    return nn.Sequential(nn.Linear(6, 4000), nn.ReLU(), nn.Linear(4000, 60), nn.ReLU(), nn.Linear(60, 3))\n"
+    federation = Federation(tmp_path, task_file(tmp_path, model=wide), [run_file(*ALONE, "compression.down='raw'")])
+    schema = federation.server.workshop.schema
+    async with federation.serving(), Stranger(federation.address, "x", schema) as stranger:
+        await stranger.come()
+        work = await stranger.assignment()
+        asked = pb.PullRequest(run_id=work.run_id, want=wire.version_message(work.version))
+        whole = [reply async for reply in stranger.stub.Pull(asked, metadata=stranger.metadata)]
+        part = next(n for n, reply in enumerate(whole) if reply.header.kind == pb.PART_KIND_MODEL)
+        assert len(whole[part + 1].chunk) == FIRST_CHUNK_BYTES
+        asked.part_sha256 = whole[part].header.sha256
+        again = [reply async for reply in stranger.stub.Pull(asked, metadata=stranger.metadata)]
+        assert len(again[1].chunk) == SMALLEST_CHUNK_BYTES
+        assert b"".join(reply.chunk for reply in again[1:]) == b"".join(reply.chunk for reply in whole[part + 1 :])

@@ -6,6 +6,7 @@ what was learned. The wire's own bytes are held down too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedprune.errors import LocalError, UnavailableError
 from fedprune.feedback import Compressed, Memory, compress
+from fedprune.framing import Chunks
 from fedprune.mask import Mask
 from fedprune.tensor import Schema
 from fedprune.v1 import coordinator_pb2 as pb
@@ -82,8 +84,8 @@ class LosesReceipts(Link):
         await super()._submit_small(begin, frame)
         return None
 
-    async def _submit_once(self, begin: pb.Begin, frame: bytes, chunk_bytes: int, answer_s: float) -> pb.Receipt:
-        receipt = await super()._submit_once(begin, frame, chunk_bytes, answer_s)
+    async def _submit_once(self, begin: pb.Begin, pieces: Callable[..., Chunks], answer_s: float) -> pb.Receipt:
+        receipt = await super()._submit_once(begin, pieces, answer_s)
         self.unheard = not self.unheard
         if not self.unheard:
             raise UnavailableError("the receipt was lost", party=self.server)
