@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fedprune.compression_section import CompressionSection
 from fedprune.errors import ConfigError
-from fedprune.framing import FIRST_CHUNK_BYTES, MAX_CHUNK_BYTES
+from fedprune.framing import MAX_CHUNK_BYTES, SMALL_BYTES
 from fedprune.pruning_section import DATA_FREE, PruningSection
 from fedprune.section import Count, CountOrZero, File, Positive, PositiveOrZero, Seconds, Section, Share, ShareOrZero
 from fedprune.tomlfile import KeyProblem, parse
@@ -173,7 +173,7 @@ class NetworkSection(Section):
     insecure: bool = False
     """Serve plaintext on an address that other machines can reach; `--insecure` sets it."""
     chunk_bytes: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = MAX_CHUNK_BYTES
-    """Most bytes of payload in one message of a transfer: it begins with half a megabyte, or a little where it was broken
+    """Most bytes of payload in one message of a transfer: it begins with 64 KiB, or with half of that where it has broken
     off, and goes on with more where the link takes them at once, with less where it is slow."""
     heartbeat_s: Seconds = 10.0
     """Seconds between two signs of life; a client silent for three of them counts as gone."""
@@ -200,7 +200,7 @@ class NetworkSection(Section):
     @property
     def small_bytes(self) -> int:
         """Up to here a result or a version travels in one message of the work stream."""
-        return min(self.chunk_bytes, FIRST_CHUNK_BYTES)
+        return min(self.chunk_bytes, SMALL_BYTES)
 
 
 class PageSection(Section):

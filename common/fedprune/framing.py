@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from fedprune.errors import DigestError, LimitError, LocalError, RemoteError
 
 MAX_CHUNK_BYTES = 1 << 20
-# What a transfer begins with, unless it has just broken; and what it never goes below.
-FIRST_CHUNK_BYTES = 1 << 19
+# What a transfer begins with, and what it never goes below.
+FIRST_CHUNK_BYTES = 1 << 16
 SMALLEST_CHUNK_BYTES = 1 << 15
 # A chunk that takes less than the one is followed by a larger one, one that takes more than the other by a smaller one.
-QUICK_S, SLOW_S = 0.05, 5.0
+QUICK_S, SLOW_S = 0.25, 5.0
+# Up to here a result or a version may travel in one message, beside what else is said.
+SMALL_BYTES = 1 << 19
 MAX_MESSAGE_BYTES = 4 << 20
 # What a client says: a chunk, or a model's signature. Each open call can hold that much of the coordinator's memory.
 MAX_REQUEST_BYTES = MAX_CHUNK_BYTES + (1 << 16)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from types import MappingProxyType
 
 from fedprune import wire
 from fedprune.assignment import Assignment
@@ -18,6 +20,10 @@ from fedprune_server.autoplan import Choice
 from fedprune_server.members import Members
 from fedprune_server.proposal import Need
 from fedprune_server.store import AssignmentRecord, Blobs, Work
+
+# How long a version may hold up the line of a client when it goes out with the work.
+INLINE_S = 5.0
+_UNKNOWN: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +126,20 @@ class Desk:
         message.assignment.steps.extend(step.message for step in steps)
         self.members.tell(client, message)
 
-    def send_new(self, clients: Sequence[int], steps: Sequence[Sequence[Step]] = ()) -> None:
-        """Tell clients what they were given just now, with those of `steps` that bring a client to the version of it."""
+    def send_new(
+        self, clients: Sequence[int], steps: Sequence[Sequence[Step]] = (), *, links: Mapping[int, float] = _UNKNOWN
+    ) -> None:
+        """Tell clients what they were given just now, with those of `steps` that bring a client to the version of it. Whose
+        link (bytes a second, as far as they are known) takes long for them pulls them: a message of its own would be in
+        the way of all that is said meanwhile."""
         ways = {(way[0].part.base, way[-1].part.version): way for way in steps if way}
         for client in clients:
             member = self.members[client]
             member.step = member.steps = 0
             member.state = "working"
-            self.send(client, ways.get((member.holds, self._given[client].version), ()))
+            way = ways.get((member.holds, self._given[client].version), ())
+            slow = sum(step.part.size for step in way) > INLINE_S * links.get(client, inf)
+            self.send(client, () if slow else way)
 
     def cancel(self, clients: Sequence[int], reason: str) -> None:
         """Tell clients that what they were given is not wanted any more."""

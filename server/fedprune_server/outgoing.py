@@ -117,7 +117,7 @@ class Outgoing:
     def _send_out(self, cohort: tuple[int, ...]) -> None:
         most, blobs = self.config.network.small_bytes, self._store.blobs
         steps = [small_steps(way, blobs, most_bytes=most) for way in self.settling.versions.last_steps()]
-        self.desk.send_new(cohort, steps)
+        self.desk.send_new(cohort, steps, links=self.settling.accounts.links)
 
     def _prepare(self, course: Course, round_: int, kind: Work, cohort: tuple[int, ...]) -> list[AssignmentRecord]:
         clients = {client: course.shards.index(client) for client in cohort}

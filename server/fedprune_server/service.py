@@ -150,7 +150,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
                     del chunk  # what is not read is held once, by who writes it
                     yield reply.pop()
                     sent += count
-                    await asyncio.sleep(self._owe_s(run, member, count))
+                    await asyncio.sleep(self._moved(run, member, count))
             finally:
                 run.accounts.sent(member, part, data, start=resumed, end=sent)
         if parts:
@@ -176,7 +176,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
                         del request  # a chunk is held once, and not while the next one is waited for
                         position, count = await self._append(run, intake, chunk, position), len(chunk)
                         del chunk
-                        await asyncio.sleep(self._owe_s(run, member, count))
+                        await asyncio.sleep(self._moved(run, member, count))
                     await run.intake.finish(intake)
             assert intake.receipt is not None
             self._coordinator.count(member, down=intake.receipt.ByteSize())
@@ -203,7 +203,9 @@ class CoordinatorService(rpc.CoordinatorServicer):
             await asyncio.sleep(self._limits.pause_s(member.identity, count, time.monotonic()))
             watchdog.heard(count, time.monotonic())
 
-    def _owe_s(self, run: Run, member: Member, count: int) -> float:
+    def _moved(self, run: Run, member: Member, count: int) -> float:
+        """The seconds until the next chunk may move. This one was a sign of life: behind it others may wait in the line."""
+        member.last_seen = time.monotonic()
         return self._limits.owe_s(member.identity, count, time.monotonic(), awaited=run.awaits(member))
 
     async def _append(self, run: Run, intake: Intake, data: bytes, position: int) -> int:

@@ -412,6 +412,23 @@ class TestSmall:
         assert receipt == RECEIPT.receipt
         assert (len(seen), asked) == (1, [False])
 
+    async def test_what_the_stream_has_not_carried_is_not_tried_on_it_again(self) -> None:
+        seen: list[pb.Result] = []
+
+        async def takes(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
+            if (await anext(requests)).begin.eager:
+                assert [request.chunk async for request in requests] == [FRAME]
+            yield RECEIPT
+
+        refusal = pb.Refusal(status="UNAVAILABLE", reason="no room")
+        script = Script(self.answering(pb.Answer(assignment_id=1, refusal=refusal), seen), takes, takes)
+        async with linked(script) as (link, _), at_work(link) as heard:
+            assert (await heard.get()).waiting.reason == "ready"
+            link._most_small_bytes = len(FRAME)
+            for _ in range(2):
+                assert await link.submit(begin(eager=True), FRAME, chunk_bytes=1 << 19) == RECEIPT.receipt
+        assert len(seen) == 1
+
     async def test_a_step_that_follows_what_is_held_makes_the_pull_unnecessary(self) -> None:
         moved = {"w": WEIGHTS["w"] + 1}
         mask = Mask.full(SCHEMA)

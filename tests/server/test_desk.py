@@ -10,7 +10,7 @@ from fedprune import wire
 from fedprune.config import RunConfig, RunSection
 from fedprune.parts import Part, PartKind
 from fedprune.tensor import Schema, TensorSpec, Version
-from fedprune_server.desk import Desk, small_steps
+from fedprune_server.desk import INLINE_S, Desk, small_steps
 from fedprune_server.members import Member, Members
 from fedprune_server.store import MemoryStore, Work
 
@@ -58,6 +58,16 @@ def test_a_step_goes_to_whom_it_brings_to_the_version_of_the_work() -> None:
     desk.prepare(2, Work.TRAIN, lambda _: NOW, {0: 0, 1: 1, 2: 2}, first_id=7)
     desk.send_new((0, 1, 2), [small_steps((part(store),), store.blobs, most_bytes=len(STEP))])
     assert [heard(here[index]) for index in range(3)] == [[[STEP]], [[]], [[]]]
+
+
+def test_a_step_that_would_hold_up_a_slow_line_is_left_to_be_pulled() -> None:
+    store, here = MemoryStore(), members({0: BEFORE, 1: BEFORE, 2: BEFORE})
+    desk = at_the_desk(here)
+    desk.prepare(2, Work.TRAIN, lambda _: NOW, {0: 0, 1: 1, 2: 2}, first_id=7)
+    just = len(STEP) / INLINE_S
+    steps = [small_steps((part(store),), store.blobs, most_bytes=len(STEP))]
+    desk.send_new((0, 1, 2), steps, links={0: 0.9 * just, 1: 1.1 * just})
+    assert [heard(here[index]) for index in range(3)] == [[[]], [[STEP]], [[STEP]]]
 
 
 def test_what_was_given_out_last_is_known_without_the_store() -> None:
