@@ -54,10 +54,11 @@ class Patience:
                 trouble = as_error(error, self._server)
                 if not isinstance(trouble, UnavailableError):
                     raise trouble from error
-                if now() >= last_s:
+                left_s = last_s - now()
+                if left_s <= 0:
                     raise out_of_patience(trouble, self._server, patience_s) from error
-                pause = min(asked_for_s(error) + random.uniform(0, delay), last_s - now())
-                left = f", for {last_s - now():.0f} s more" if patience_s else ""
+                pause = min(asked_for_s(error) + random.uniform(0, delay), left_s)
+                left = f", for {left_s:.0f} s more" if patience_s else ""
                 self._say(f"{doing}: {trouble}; again in {pause:.1f} s{left}")
                 # Whoever joins again knows that the coordinator is back.
                 with contextlib.suppress(TimeoutError):
