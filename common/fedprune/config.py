@@ -172,8 +172,8 @@ class NetworkSection(Section):
     """Port for `client --join`, at the same address; open with certificates only, and only where they are issued."""
     insecure: bool = False
     """Serve plaintext on an address that other machines can reach; `--insecure` sets it."""
-    chunk_bytes: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = MAX_CHUNK_BYTES
-    """Most bytes of payload in one message of a transfer: it begins with 64 KiB, or with half of that where it has broken
+    chunk_bytes: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = 1 << 19
+    """Most bytes of payload in one message of a download: it begins with 64 KiB, or with half of that where it has broken
     off, and goes on with more where the link takes them at once, with less where it is slow."""
     heartbeat_s: Seconds = 10.0
     """Seconds between two signs of life; a client silent for three of them counts as gone."""
