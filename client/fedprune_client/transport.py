@@ -20,7 +20,7 @@ import grpc
 
 from fedprune import wire
 from fedprune.errors import RemoteError, UnavailableError
-from fedprune.framing import FIRST_CHUNK_BYTES, MAX_CHUNK_BYTES, SMALLEST_CHUNK_BYTES, Chunks
+from fedprune.framing import FIRST_CHUNK_BYTES, MAX_CHUNK_BYTES, SLOW_S, SMALLEST_CHUNK_BYTES, Chunks
 from fedprune.pki.credentials import Credentials
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
@@ -61,7 +61,7 @@ class Link:
         self._patience = patience.Patience(server, say)
         self._stream = WorkStream(server)
         self._most_small_bytes = 0
-        # What has been found out: the line has not carried more in one message lately.
+        # What has been found out: the line did not carry more in one message in time.
         self._carried_bytes = MAX_CHUNK_BYTES
         self._identity = ((IDENTITY_KEY, identity),)
         self._channels = Channels(server, credentials)
@@ -136,11 +136,12 @@ class Link:
         one may never arrive in time."""
         self._channels.sign(begin)
         if begin.eager and begin.size <= min(self._most_small_bytes, self._carried_bytes):
+            began_s = time.monotonic()
             answer = await self._submit_small(begin, frame)
             if answer is not None:
-                self._carried_bytes = min(2 * self._carried_bytes, MAX_CHUNK_BYTES)
                 return answer
-            self._carried_bytes = begin.size // 2
+            if time.monotonic() - began_s > SLOW_S:
+                self._carried_bytes = begin.size // 2
             begin.eager = False
         tries = itertools.count()
 

@@ -54,8 +54,8 @@ class Plain:
 class Secured:
     """A coordinator that shows the certificate in `certs`/server and takes callers with certificates of the same roots.
 
-    `note` is told what the audit keeps; `settled` waits for the results that are being accepted. Without a register beside it (certificates made elsewhere) nobody can be
-    revoked here."""
+    `note` is told what the audit keeps; `settled` waits for the results that are being accepted. Without a register
+    beside it (certificates made elsewhere) nobody can be revoked here."""
 
     def __init__(self, certs: Path, *, note: Note, settled: Callable[[], Awaitable[None]]) -> None:
         self.office = Office(certs) if (certs / REGISTER).is_file() else None

@@ -413,7 +413,11 @@ class TestSmall:
         assert receipt == RECEIPT.receipt
         assert (len(seen), asked) == (1, [False])
 
-    async def test_what_the_stream_has_not_carried_is_not_tried_on_it_again(self) -> None:
+    @pytest.mark.parametrize(("slow_s", "again"), [(-1.0, False), (60.0, True)])
+    async def test_what_the_stream_has_not_carried_in_time_is_not_tried_on_it_again(
+        self, monkeypatch: pytest.MonkeyPatch, slow_s: float, again: bool
+    ) -> None:
+        monkeypatch.setattr(transport, "SLOW_S", slow_s)
         seen: list[pb.Result] = []
 
         async def takes(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
@@ -426,9 +430,10 @@ class TestSmall:
         async with linked(script) as (link, _), at_work(link) as heard:
             assert (await heard.get()).waiting.reason == "ready"
             link._most_small_bytes = len(FRAME)
-            for _ in range(2):
+            for _ in range(1 if again else 2):
                 assert await link.submit(begin(eager=True), FRAME, chunk_bytes=1 << 19) == RECEIPT.receipt
         assert len(seen) == 1
+        assert (link._carried_bytes >= len(FRAME)) == again
 
     async def test_a_step_that_follows_what_is_held_makes_the_pull_unnecessary(self) -> None:
         moved = {"w": WEIGHTS["w"] + 1}
