@@ -35,11 +35,12 @@ _MAPPED_PREFIX = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One TCP socket at one moment. `cookie` names it for as long as the machine runs; `inode` is 0 once no process
-    holds it. `acked` counts our bytes that the peer's kernel has confirmed, with 1 for a SYN that we sent and 1 for
+    """One TCP socket at one moment. `cookie` names it for as long as the machine runs, `request` asks for it alone, as long
+    as it lives; `inode` is 0 once no process holds it. `acked` counts our bytes that the peer's kernel has confirmed, with 1 for a SYN that we sent and 1 for
     our FIN; `received` counts the payload that came in, in order."""
 
     cookie: bytes
+    request: bytes
     peer: str
     inode: int
     acked: int
@@ -50,10 +51,12 @@ def dump_request(family: int, *, local_port: int = 0, remote_port: int = 0) -> b
     """Ask for every live TCP socket of a family with these ports; 0 stands for any."""
     if family not in FAMILIES:
         raise LocalError("only IPv4 and IPv6 sockets have TCP counters", seen=family)
-    body = _REQUEST.pack(family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), STATES)
-    body += _SOCKET_ID.pack(local_port, remote_port, b"", b"", _NO_COOKIE)
-    head = _HEADER.pack(_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
-    return head + body
+    return _request(family, NLM_F_DUMP, _SOCKET_ID.pack(local_port, remote_port, b"", b"", _NO_COOKIE))
+
+
+def _request(family: int, how: int, socket_id: bytes) -> bytes:
+    body = _REQUEST.pack(family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), STATES) + socket_id
+    return _HEADER.pack(_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | how, 1, 0) + body
 
 
 def messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
@@ -83,7 +86,8 @@ def record(body: bytes) -> Record | None:
     _, port, _, address, cookie = _SOCKET_ID.unpack(socket_id)
     acked, received = _TCP_INFO_BYTES.unpack_from(info)
     peer = peer_name(address[:4] if family == AF_INET else address, port)
-    return Record(cookie=cookie, peer=peer, inode=inode, acked=acked, received=received)
+    request = _request(family, 0, socket_id)
+    return Record(cookie=cookie, request=request, peer=peer, inode=inode, acked=acked, received=received)
 
 
 def peer_name(address: bytes, port: int) -> str:

@@ -20,6 +20,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from fedprune import inet_diag
@@ -32,6 +33,13 @@ DESTROYED_GROUPS = 1 << 0 | 1 << 2
 # Where the two ports stand in a sock_diag message, netlink header included.
 LOCAL_PORT_OFFSET, REMOTE_PORT_OFFSET = 20, 22
 RECV_BYTES = 1 << 17
+# One socket is far below that.
+RECORD_BYTES = 1 << 12
+# So many connections are asked about one by one: for all of them the kernel looks through its table of all sockets, which
+# is as large as the machine's memory asks for.
+FEW = 16
+# A connection that takes the port of an earlier one is not missed for longer than so many samples.
+LONGEST_PARTIAL = 16
 ANSWER_TIMEOUT_S = 5.0
 
 
@@ -66,6 +74,11 @@ class SocketMeter:
         self._local, self._remote = listening_port, dialled_port
         self._last: dict[bytes, Counters] = {}
         self._drowned = False
+        # How to ask for each live connection, by its cookie; whom was asked for when all were looked through, and how
+        # often that may be left out from here.
+        self._requests: dict[bytes, bytes] = {}
+        self._asked: AbstractSet[str] = frozenset()
+        self._partial_left = 0
         self._query: socket.socket | None = None
         self._events: socket.socket | None = None
         self.unavailable: str | None = None
@@ -74,14 +87,15 @@ class SocketMeter:
         except OSError as error:
             self._give_up(f"the kernel refuses sock_diag: {error.strerror}")
 
-    def sample(self) -> Mapping[str, Counters] | None:
+    def sample(self, peers: AbstractSet[str] | None = None) -> Mapping[str, Counters] | None:
         """Bytes since the previous sample (the first: since each connection began), by peer, named as gRPC's
-        `context.peer()` does; every live connection is there, and each that closed since, for the last time.
-        None where the kernel cannot tell."""
+        `context.peer()` does; every live connection is there, and each that closed since, for the last time. What is
+        not of `peers` may be left for a later sample. None where the kernel cannot tell."""
         if self._query is None or self._events is None:
             return None
         try:
-            live = list(self._live())
+            some = self._few(peers)
+            live = list(self._live()) if some is None else some
             closed = list(self._closed())
         except OSError as error:
             self._give_up(f"sock_diag stopped answering: {error.strerror}")
@@ -89,13 +103,42 @@ class SocketMeter:
         delta: dict[str, Counters] = {}
         for found in live + closed:
             self._account(found, delta)
-        gone = {found.cookie for found in closed}
-        if self._drowned:
+        if some is None:
+            self._seen(live, peers)
+        elif closed or self._drowned:
+            self._partial_left = 0
+        self._forget({found.cookie for found in closed}, live if some is None else None)
+        return delta
+
+    def _few(self, peers: AbstractSet[str] | None) -> list[inet_diag.Record] | None:
+        """The live connections, each asked about by itself; None where it takes a look at all of them: there are many, some
+        may be new, or one does not answer."""
+        if peers is None or not peers <= self._asked or not self._partial_left or len(self._requests) > FEW:
+            return None
+        self._partial_left -= 1
+        found = [self._ask_for(request) for request in self._requests.values()]
+        live = [one for one in found if one is not None]
+        return live if len(live) == len(found) else None
+
+    def _ask_for(self, request: bytes) -> inet_diag.Record | None:
+        assert self._query is not None
+        self._query.send(request)
+        (kind, body), *_ = inet_diag.messages(self._query.recv(RECORD_BYTES))
+        return None if kind == inet_diag.NLMSG_ERROR else inet_diag.record(body)
+
+    def _seen(self, live: list[inet_diag.Record], peers: AbstractSet[str] | None) -> None:
+        """These are all there are."""
+        self._requests = {found.cookie: found.request for found in live}
+        self._asked, self._partial_left = frozenset(peers or ()), LONGEST_PARTIAL
+
+    def _forget(self, gone: set[bytes], live: list[inet_diag.Record] | None) -> None:
+        """Connections that closed; where their news were drowned, all that are not in `live`."""
+        if self._drowned and live is not None:
             gone |= self._last.keys() - {found.cookie for found in live}
             self._drowned = False
         for cookie in gone:
-            del self._last[cookie]
-        return delta
+            self._last.pop(cookie, None)
+            self._requests.pop(cookie, None)
 
     def close(self) -> None:
         """Let go of the kernel; later samples are None."""

@@ -82,10 +82,10 @@ class Accounts:
         """Take over what the kernel counted since the last sample, for every connection that belongs to a client. May
         be called from any thread."""
         with self._sampling:
-            sample = self._meter.sample() if self._meter is not None else None
+            owners = {peer: m.index for m in list(self._members) for peer in list(m.peers)}
+            sample = self._meter.sample(owners.keys()) if self._meter is not None else None
             if sample is None:
                 return
-            owners = {peer: m.index for m in list(self._members) for peer in list(m.peers)}
             for peer, counters in sample.items():
                 if peer in owners:
                     self._socket[owners[peer]] += counters

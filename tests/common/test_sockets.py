@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from fedprune import inet_diag
 from fedprune.errors import LocalError
-from fedprune.sockets import Counters, SocketMeter
+from fedprune.sockets import FEW, LONGEST_PARTIAL, Counters, SocketMeter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's counters are read on Linux")
 
@@ -172,6 +172,82 @@ def test_a_drowned_post_forgets_the_dead_but_counts_the_living_once() -> None:
         at_server._events = Drowned()  # type: ignore[assignment]
         assert total(at_server).received == 3
         assert len(at_server._last) == 1
+
+
+class Dumps:
+    """How often the kernel was asked for all sockets of a family."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self._ask = inet_diag.dump_request
+        monkeypatch.setattr(inet_diag, "dump_request", self)
+
+    def __call__(self, family: int, *, local_port: int = 0, remote_port: int = 0) -> bytes:
+        self.count += 1
+        return self._ask(family, local_port=local_port, remote_port=remote_port)
+
+
+def peer_of(pair: Pair) -> str:
+    host, port = pair[0].getsockname()[:2]
+    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+@pytest.mark.parametrize(("listen", "dial"), [("127.0.0.1", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")])
+def test_a_connection_that_is_known_is_asked_about_by_itself(
+    listen: str, dial: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(listen) as server, metering(server) as (at_server, _), connected(server, dial) as pair:
+        peers = {peer_of(pair)}
+        at_server.sample(peers)
+        dumps = Dumps(monkeypatch)
+        pump(pair[0], pair[1], 9)
+        assert at_server.sample(peers) == {peer_of(pair): Counters(received=9)}
+        assert dumps.count == 0
+
+
+def test_who_came_since_is_looked_for() -> None:
+    with listening() as server, metering(server) as (at_server, _), connected(server) as one:
+        at_server.sample({peer_of(one)})
+        with connected(server) as other:
+            pump(other[0], other[1], 7)
+            found = at_server.sample({peer_of(one), peer_of(other)})
+            assert found == {peer_of(one): Counters(), peer_of(other): Counters(received=7)}
+
+
+def test_a_known_connection_that_closes_is_counted_to_its_end() -> None:
+    with listening() as server, metering(server) as (at_server, _), connected(server) as stays:
+        with connected(server) as goes:
+            peers = {peer_of(stays), peer_of(goes)}
+            at_server.sample(peers)
+            pump(goes[0], goes[1], 30)
+        received = 0
+        while received < 31:  # the FIN counts as a byte
+            found = at_server.sample(peers)
+            assert found is not None
+            received += sum(counters.received for counters in found.values())
+        assert received == 31
+        assert at_server.sample(peers) == {peer_of(stays): Counters()}
+
+
+def test_many_connections_are_asked_about_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as server, metering(server) as (at_server, _), ExitStack() as open_:
+        pairs = [open_.enter_context(connected(server)) for _ in range(FEW + 1)]
+        peers = {peer_of(pair) for pair in pairs}
+        at_server.sample(peers)
+        dumps = Dumps(monkeypatch)
+        assert at_server.sample(peers) == dict.fromkeys(peers, Counters())
+        assert dumps.count == len(inet_diag.FAMILIES)
+
+
+def test_a_connection_that_nobody_named_is_found_after_a_while() -> None:
+    with listening() as server, metering(server) as (at_server, _), connected(server) as known:
+        at_server.sample({peer_of(known)})
+        with connected(server) as unnamed:
+            pump(unnamed[0], unnamed[1], 4)
+            seen: dict[str, Counters] = {}
+            for _ in range(LONGEST_PARTIAL + 1):
+                seen |= at_server.sample({peer_of(known)}) or {}
+            assert seen[peer_of(unnamed)] == Counters(received=4)
 
 
 def test_the_dialled_side_sees_only_its_own_process() -> None:

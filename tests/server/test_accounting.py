@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 import numpy as np
 
 from fedprune.codec import account, encode_mask_set, encode_update
@@ -26,8 +28,10 @@ class Meter:
 
     def __init__(self, *samples: dict[str, Counters] | None) -> None:
         self.samples = list(samples)
+        self.asked: list[set[str]] = []
 
-    def sample(self) -> dict[str, Counters] | None:
+    def sample(self, peers: AbstractSet[str]) -> dict[str, Counters] | None:
+        self.asked.append(set(peers))
         return self.samples.pop(0)
 
 
@@ -106,11 +110,13 @@ def test_rounds_are_told_apart_and_begin_at_nothing() -> None:
 
 def test_the_kernels_bytes_go_to_the_client_of_the_connection() -> None:
     known, stranger = Counters(sent=10, received=20), Counters(sent=1, received=1)
-    book, _ = accounts(Meter({"ipv4:1:1": known, "ipv4:9:9": stranger}, {"ipv4:1:1": known}, {}))
+    meter = Meter({"ipv4:1:1": known, "ipv4:9:9": stranger}, {"ipv4:1:1": known}, {})
+    book, _ = accounts(meter)
     book.sample_sockets()
     book.sample_sockets()
     _, socket = book.close_round()
     assert socket == {2: known + known}
+    assert meter.asked == [{"ipv4:1:1"}, {"ipv4:1:1"}]
     assert book.close_round()[1] == {}
 
 
