@@ -13,7 +13,7 @@ import os
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,8 @@ Deed = Callable[[Assignment], Coroutine[Any, Any, session.Event]]
 
 # After a broken stream clients come back within this time, not all at once.
 REJOIN_S = 0.5
+# The parts of a model up to here are applied sooner than a thread is woken.
+LIGHT_BYTES = 1 << 18
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +74,7 @@ class Runner:
     _start: pb.Start | None = None
     _preparing: asyncio.Task[None] | None = None
     _doing: asyncio.Task[None] | None = None
+    _in_hand: Future[Any] | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _outgoing: asyncio.Queue[pb.ClientMessage] = field(default_factory=asyncio.Queue)
     _home: asyncio.Event = field(default_factory=asyncio.Event)
@@ -191,13 +194,18 @@ class Runner:
         replica = await self._ready()
 
         async def apply(part: Part, data: memoryview) -> None:
-            await self._in_worker(partial(replica.apply, part, data))
+            await self._in_worker(partial(replica.apply, part, data), light=self.schema.dense_bytes <= LIGHT_BYTES)
 
         await self.link.pull(assignment.run_id, replica, assignment.version, apply)
         return session.Pulled(assignment.version)
 
-    async def _in_worker(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.worker, work)
+    async def _in_worker(self, work: Callable[[], Any], *, light: bool = False) -> Any:
+        """Do it in the worker's thread; light work here and now, unless the thread has something of ours in hand: it may be
+        abandoned and not yet at its end."""
+        if light and (self._in_hand is None or self._in_hand.done()):
+            return work()
+        self._in_hand = self.worker.submit(work)
+        return await asyncio.wrap_future(self._in_hand)
 
     def _work(self, effect: session.Work) -> None:
         self._do(effect.assignment, self._work_and_seal)

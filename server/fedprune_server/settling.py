@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from fedprune.ledger import Entry
 from fedprune_server import events
@@ -28,6 +29,8 @@ log = logging.getLogger("fedprune.run")
 
 # Garbage that may lie about, so that rounds of small models need not stop for it.
 TIDY_BYTES = 16 << 20
+# A model up to here is written to the page cache, step and snapshot, in a millisecond or two.
+LIGHT_BYTES = 1 << 18
 
 
 @dataclass(slots=True)
@@ -172,7 +175,12 @@ class Settling:
         # of them again after a power cut.
         final = course.accepted == frozenset(course.cohort)
         record, text = closed.prepared.record, row.to_json()
-        await asyncio.to_thread(self.store.commit_version, record, report_json=text, entries=entries, synced=not final)
+        commit = partial(self.store.commit_version, record, report_json=text, entries=entries, synced=not final)
+        # What waits for no disk and is small is done sooner than a thread is woken.
+        if final and self.versions.schema.dense_bytes <= LIGHT_BYTES:
+            commit()
+        else:
+            await asyncio.to_thread(commit)
         self.versions.adopt(closed.prepared)
         self.at("version-adopted")
         if closed.proposal:

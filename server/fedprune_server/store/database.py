@@ -23,6 +23,8 @@ from fedprune_server.store.rows import Row, Scalar, canonical
 from fedprune_server.store.schema import DDL, FACTS, FORMAT
 
 BUSY_TIMEOUT_S = 10.0
+# From so many pages of log on a synced commit folds it into the file.
+FOLD_PAGES = 1000
 # Rows at the end of the chain that are checked whenever a store is opened; `verify` checks them all.
 TAIL_ROWS = 1000
 
@@ -128,8 +130,10 @@ class Database:
                 self._at(f"{name}-after-commit")
 
     def _sync_commits(self, synced: bool) -> None:
+        """Sync the commits that follow, or none of them: then no log is folded into the file either, which syncs both."""
         if self._durable and synced != self._synced:
             self._write.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._write.execute(f"PRAGMA wal_autocheckpoint = {FOLD_PAGES if synced else 0}")
             self._synced = synced
 
     def append_link(self, topic: str, run_id: str, body: str) -> None:

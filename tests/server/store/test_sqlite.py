@@ -310,6 +310,21 @@ class TestDurability:
         assert levels["collect-garbage-before-commit"] == 1
         store.close()
 
+    def test_only_what_is_synced_folds_the_log_in(self, state: Path) -> None:
+        """That syncs the log and the file, which is no work for whoever was promised not to wait for a disk."""
+        store = opened(state)
+        page, file = 4096, state / DATABASE
+        before = file.stat().st_size
+        with store._database.transaction("unsynced", synced=False) as tx:
+            tx.put_content("large", bytes(2 * database_module.FOLD_PAGES * page))
+        with store._database.transaction("unsynced", synced=False) as tx:
+            tx.put_content("small", b"")
+        assert file.stat().st_size == before
+        with store._database.transaction("synced") as tx:
+            tx.put_content("next", b"")
+        assert file.stat().st_size > 2 * database_module.FOLD_PAGES * page
+        store.close()
+
     def test_a_file_that_goes_is_synced(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store = opened(state, inline_bytes=0)
         scene = Scene(store).begin()
