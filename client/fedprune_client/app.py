@@ -6,6 +6,7 @@ Arguments are parsed here and nowhere else. What needs gRPC or torch is imported
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -93,6 +94,8 @@ def run(
     )
     from fedprune_client.start import run_client
 
+    # What is imported stays: looking through it for garbage would hold up a round now and then.
+    gc.freeze()
     kept = f"kept: who this client is and what it has sealed, in {config.state}; start it again and it goes on"
     with commands.interruptible(kept):
         ended = run_client(config)

@@ -6,6 +6,7 @@ Arguments are parsed here and nowhere else. What needs gRPC or torch is imported
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -102,6 +103,8 @@ def serve(
     )
     from fedprune_server.serve import serve as coordinate
 
+    # What is imported stays: looking through it for garbage would hold up a round now and then.
+    gc.freeze()
     with naming_lines(run_files):
         code = coordinate(
             config.runs,

@@ -111,8 +111,9 @@ def _chooser(config: RunConfig, schema: Schema, output: Output) -> Callable[[int
     bounds = plan.bounds(config, schema)
 
     def choose(round_: int) -> Choice | None:
-        rows = [row for number, row in sorted(output.rounds.items()) if number < round_]
-        return decide(rows, bounds) if bounds else None
+        if bounds is None:
+            return None
+        return decide([row for number, row in sorted(output.rounds.items()) if number < round_], bounds)
 
     return choose
 

@@ -25,6 +25,8 @@ def residual_norm(closed: Closed) -> float:
 
 def stall_warning(norm: float, arrays: Arrays) -> str | None:
     """A sentence when what compression has left out outweighs the model: such a run does not learn what it is sent."""
+    if norm == 0.0:
+        return None
     model = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays.values() if a.dtype.kind == "f"))
     if norm <= model:
         return None

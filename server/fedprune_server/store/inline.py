@@ -108,9 +108,8 @@ class InlineBlobs:
                 self._waiting.pop(digest, None)
 
     def _wait(self, digest: str, data: bytes) -> None:
-        if not self._is_kept(digest):
-            with self._lock:
-                self._waiting[digest] = data
+        with self._lock:
+            self._waiting[digest] = data
 
     def _is_kept(self, digest: str) -> bool:
         return self._database.one("SELECT 1 FROM contents WHERE digest = ?", digest) is not None
