@@ -24,8 +24,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fedprune.config import ClientsSection, NetworkSection, RunConfig, RunSection, TrainingSection
+from fedprune.config import ClientsSection, RunConfig, RunSection, TrainingSection
 from fedprune.errors import FedpruneError, LocalError
+from fedprune.network_section import NetworkSection
 from fedprune.pruning_section import PruningSection
 from fedprune.report import RunReport
 from fedprune_lab.bench.bursts import TIMERS_S, Busy, busy

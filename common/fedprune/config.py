@@ -18,9 +18,20 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fedprune.compression_section import CompressionSection
 from fedprune.errors import ConfigError
-from fedprune.framing import MAX_CHUNK_BYTES, SMALL_BYTES
+from fedprune.network_section import NetworkSection
 from fedprune.pruning_section import DATA_FREE, PruningSection
-from fedprune.section import Count, CountOrZero, File, Positive, PositiveOrZero, Seconds, Section, Share, ShareOrZero
+from fedprune.section import (
+    Count,
+    CountOrZero,
+    File,
+    HostPort,
+    Positive,
+    PositiveOrZero,
+    Seconds,
+    Section,
+    Share,
+    ShareOrZero,
+)
 from fedprune.tomlfile import KeyProblem, parse
 
 
@@ -28,13 +39,6 @@ def _run_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ValueError(f"{name!r} cannot name a folder; use up to 64 letters, digits, '.', '_' and '-'")
     return name
-
-
-def _host_port(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:7400")
-    return address
 
 
 Rule = Literal[
@@ -165,48 +169,10 @@ class PrivacySection(Section):
     """No keys yet: the section is reserved, so that a file that asks for privacy is refused."""
 
 
-class NetworkSection(Section):
-    address: Annotated[str, AfterValidator(_host_port)] = "127.0.0.1:7400"
-    """HOST:PORT the coordinator listens on; `--address` overrides it."""
-    enrol_port: Annotated[int, Field(ge=0, le=65535)] = 7402
-    """Port for `client --join`, at the same address; open with certificates only, and only where they are issued."""
-    insecure: bool = False
-    """Serve plaintext on an address that other machines can reach; `--insecure` sets it."""
-    chunk_bytes: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = 1 << 19
-    """Most bytes of payload in one message of a download: it begins with 64 KiB, or with half of that where it has broken
-    off, and goes on with more where the link takes them at once, with less where it is slow."""
-    heartbeat_s: Seconds = 10.0
-    """Seconds between two signs of life; a client silent for three of them counts as gone."""
-    stall_s: Seconds = 30.0
-    """Seconds after which a transfer that makes no progress is broken off; it goes on where it was."""
-    max_clients: Count = 1024
-    """Clients that may join, all told."""
-    max_calls: Count = 4096
-    """Calls open at a time, a work stream for each client among them; whoever comes too much asks again later."""
-    max_client_calls: Count = 8
-    """Calls of one client open at a time."""
-    max_uploads: Count = 64
-    """Uploads coming in at a time."""
-    max_staged_bytes: Count = 1 << 36
-    """Bytes of uploads coming in at a time, as announced."""
-    max_bytes_per_s: PositiveOrZero = 0.0
-    """Bytes a second that all uploads together may bring; 0 sets no limit."""
-    max_client_bytes_per_s: PositiveOrZero = 0.0
-    """Bytes a second that the uploads of one client may bring; 0 sets no limit."""
-    max_lost_bytes_per_s: PositiveOrZero = float(2 << 20)
-    """Bytes a second that may come to nothing, of all clients together, before those they come from are slowed down;
-    a result with its receipt is not lost. 0 sets no limit."""
-
-    @property
-    def small_bytes(self) -> int:
-        """Up to here a result or a version travels in one message of the work stream."""
-        return min(self.chunk_bytes, SMALL_BYTES)
-
-
 class PageSection(Section):
     serve: bool = False
     """Serve the live page, and `/metrics` beside it; `--page` sets it."""
-    address: Annotated[str, AfterValidator(_host_port)] = "127.0.0.1:7401"
+    address: HostPort = "127.0.0.1:7401"
     """HOST:PORT of the page; `--page-address` overrides it. Beyond this machine it asks for a token."""
     token_file: File | None = None
     """Holds that token; without it one is made and kept beside the runs."""

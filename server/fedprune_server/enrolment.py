@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 from cryptography import x509
 
-from fedprune.config import NetworkSection
 from fedprune.errors import ConfigError, DecodeError, IdentityError, RoleError, UnavailableError
+from fedprune.network_section import NetworkSection
 from fedprune.pki.certificates import chain_pem, requested_key
 from fedprune.pki.keys import PublicKey, identity_of
 from fedprune.pki.subject import Subject

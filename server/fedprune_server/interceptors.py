@@ -58,6 +58,11 @@ class Caller:
         """How messages name it."""
         return self.name or self.identity
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether this connection has TLS: then it has shown a key."""
+        return bool(self.spki)
+
 
 class Admission(Protocol):
     """Who may come in."""

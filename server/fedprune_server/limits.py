@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from fedprune.config import NetworkSection
 from fedprune.errors import BusyError, LimitError
+from fedprune.network_section import NetworkSection
 
 # A transfer must move that many bytes within `stall_s`, so that a trickle is no progress.
 PROGRESS_BYTES = 1 << 14

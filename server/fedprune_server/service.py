@@ -141,7 +141,8 @@ class CoordinatorService(rpc.CoordinatorServicer):
             yield pb.PullReply(header=header)
             run.at("pull-begun")
             data = run.store.blobs.open(part.digest)
-            first, most = SMALLEST_CHUNK_BYTES if again else FIRST_CHUNK_BYTES, run.config.network.chunk_bytes
+            first = SMALLEST_CHUNK_BYTES if again else FIRST_CHUNK_BYTES
+            most = run.config.network.most_chunk_bytes(encrypted=caller().encrypted)
             pieces, sent = Chunks(data, offset=resumed, first=first, most=most), resumed
             try:
                 while chunk := pieces.take(time.monotonic()):

@@ -69,6 +69,7 @@ def test_whole_numbers_serve_as_shares() -> None:
         ("[network]\naddress = 'localhost'", "'localhost' is not HOST:PORT"),
         ("[network]\naddress = 'h:70000'", "'h:70000' is not HOST:PORT"),
         (f"[network]\nchunk_bytes = {MAX_CHUNK_BYTES + 1}", "[network] chunk_bytes"),
+        ("[network]\nchunk_bytes = 1000", "1000 bytes are less than a message is worth; use 0 or at least 1024"),
         ("[clients]\ndensities = {a = 0.1}", "{'a': 0.1} are not among pruning.levels = []"),
         ("[pruning]\nmerge = 'union'", "which 'magnitude' is not"),
         ("[pruning]\nmerge = 'loudest'", "expected 'scores', 'union', 'majority', 'intersection' or 'quorum'"),

@@ -21,9 +21,11 @@ from fedprune import wire
 from fedprune.assignment import Assignment
 from fedprune.codec import CODEC_VERSION
 from fedprune.errors import RemoteError
-from fedprune.framing import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
+from fedprune.framing import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES, Chunks
 from fedprune.tensor import Schema, TensorSpec, Version
 from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server import service
+from fedprune_server.interceptors import Caller
 
 from .federation import Federation, MakeLink, holding, make_link, refused, run_file, task_file, until
 from .stranger import Refusal, Stranger, refusal_of
@@ -58,6 +60,23 @@ def assert_refused(answer: pb.Receipt | Refusal, status: str, *parts: str) -> No
     assert answer.status == status, answer
     for part in ("client 2", *parts):
         assert part in answer.text, answer
+
+
+@pytest.mark.parametrize(("encrypted", "most"), [(False, 1 << 20), (True, 1 << 19)])
+async def test_downloads_are_cut_as_the_transport_likes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encrypted: bool, most: int
+) -> None:
+    asked: list[int] = []
+
+    def cut(data: memoryview, *, offset: int, first: int, most: int) -> Chunks:
+        asked.append(most)
+        return Chunks(data, offset=offset, first=first, most=most)
+
+    monkeypatch.setattr(service, "Chunks", cut)
+    monkeypatch.setattr(Caller, "encrypted", encrypted)
+    async with besieged(tmp_path) as (_, mallory, work):
+        await mallory.pull(work.version)
+    assert set(asked) == {most}
 
 
 class TestSubmissions:

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from fedprune.config import NetworkSection
+from fedprune.network_section import NetworkSection
 from fedprune.pki import keys
 from fedprune.pki.certificates import chain_pem
 from fedprune.pki.credentials import Credentials

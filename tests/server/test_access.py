@@ -23,6 +23,7 @@ from fedprune_server import access
 from fedprune_server.access import ROLES, WITHOUT_IDENTITY
 from fedprune_server.admission import REFUSALS_AT_ONCE, REFUSALS_PER_S, Refusals
 from fedprune_server.authority.office import Office
+from fedprune_server.interceptors import Caller
 
 from .secure import CALLS, Site, certified, channel, secured, status
 
@@ -126,6 +127,11 @@ async def test_nor_one_of_another_authority(tmp_path: Path) -> None:
         member = site.member(Role.OBSERVER)
         wrong = await site.call("/fedprune.v1.Coordinator/Status", member, trust=foreign.trust[0])
         assert (wrong, site.silent.reached) == (NOT_THERE, [])
+
+
+@pytest.mark.parametrize(("spki", "encrypted"), [(b"key", True), (b"", False)])
+def test_who_has_shown_a_key_came_by_tls(spki: bytes, encrypted: bool) -> None:
+    assert Caller(identity="a", peer="ipv4:1:1", spki=spki).encrypted is encrypted
 
 
 async def test_identity_is_the_key_s_hash_and_no_field(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from fedprune import errors
-from fedprune.config import NetworkSection
 from fedprune.errors import FedpruneError, IdentityError
+from fedprune.network_section import NetworkSection
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server.interceptors import IDENTITY_KEY, MAX_IDENTITY, RETRY_KEY, Border, Caller, caller, read_caller
 from fedprune_server.limits import Limits

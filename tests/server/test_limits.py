@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedprune.config import NetworkSection
 from fedprune.errors import BusyError, LimitError
+from fedprune.network_section import NetworkSection
 from fedprune_server.limits import (
     CALL_BYTES,
     CALLS_PER_S,
