@@ -32,6 +32,7 @@ NUMPY_DTYPES: dict[str, str] = {
     "uint8": "|u1",
     "bool": "|b1",
 }
+_DTYPES = {name: np.dtype(code) for name, code in NUMPY_DTYPES.items()}
 FLOAT_DTYPES = frozenset({"float32", "float64", "float16", "bfloat16"})
 MAX_RANK = 16
 MAX_NAME = 512
@@ -83,7 +84,7 @@ class TensorSpec:
     @property
     def numpy_dtype(self) -> np.dtype[np.generic]:
         """Little-endian numpy dtype the values are held in."""
-        return np.dtype(NUMPY_DTYPES[self.dtype])
+        return _DTYPES[self.dtype]
 
     @property
     def matrix_shape(self) -> tuple[int, int]:

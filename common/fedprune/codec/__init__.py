@@ -5,7 +5,8 @@ docs/format.md; below is everything that the rest of fedprune uses.
 """
 
 from fedprune.codec.account import account
-from fedprune.codec.base import CODEC_VERSION, EXACT, Content, Limits, Packed, Plan, Positions, Values
+from fedprune.codec.base import CODEC_VERSION, EXACT, Content, Packed, Plan, Positions, Values
+from fedprune.codec.limits import Limits
 from fedprune.codec.masks import decode_mask, decode_mask_set, encode_mask, encode_mask_set
 from fedprune.codec.reader import UpdateReader, decode_update
 from fedprune.codec.updates import encode_update, iter_update

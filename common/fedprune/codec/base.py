@@ -1,4 +1,4 @@
-"""What every part of the codec agrees on: the words of the wire, the sender's plan, the receiver's limits.
+"""What every part of the codec agrees on: the words of the wire, the sender's plan, how bytes are read.
 
 The numbers of the enums below are wire numbers: within a version of the format they have one meaning, which is written
 down in docs/format.md.
@@ -16,17 +16,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedprune.errors import DecodeError, LimitError, LocalError
-from fedprune.mask import Indices, Mask
-from fedprune.tensor import Role, Schema, TensorSpec
+from fedprune.errors import DecodeError, LocalError
+from fedprune.mask import Indices
+from fedprune.tensor import Role, TensorSpec
 
 CODEC_VERSION = 3
 Array = NDArray[np.generic]
 Bytes = NDArray[np.uint8]
 Part = bytes | memoryview
 
-FRAME_OVERHEAD_BYTES = 128
-TENSOR_OVERHEAD_BYTES = 48
 MAX_VARINT_BYTES = 9
 _BYTES = [bytes((byte,)) for byte in range(256)]
 
@@ -119,47 +117,6 @@ class Plan:
         if any(fnmatch.fnmatchcase(spec.name, pattern) for pattern in self.exact):
             return "lossless"
         return self.vectors if self.vectors is not None and len(spec.shape) < 2 else self.values
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a receiver is ready to hold: `max_bytes` of the frame, `max_elements` of everything in it.
-
-    Both are computed from what the receiver knows, never from what the frame says.
-    """
-
-    max_bytes: int
-    max_elements: int
-
-    @classmethod
-    def of_update(cls, schema: Schema, mask: Mask | None = None) -> Limits:
-        """Enough for any update or model of `schema` whose prunable weights are restricted to `mask`."""
-        counts = [mask_count(mask, spec) for spec in schema]
-        values = sum(n * spec.numpy_dtype.itemsize for n, spec in zip(counts, schema, strict=True))
-        return cls(max_bytes=values + _overhead_bytes(schema), max_elements=sum(counts))
-
-    @classmethod
-    def of_mask(cls, schema: Schema) -> Limits:
-        """Enough for any mask of `schema`, in any coding that the chooser takes (CSR, forced, can need more)."""
-        elements = sum(spec.size for spec in schema.prunable)
-        return cls(max_bytes=elements // 8 + (elements >> 16) + _overhead_bytes(schema), max_elements=elements)
-
-    def check(self, *, size: int, elements: int) -> None:
-        """Raise `LimitError` when a frame of `size` bytes for `elements` elements is more than this."""
-        if size > self.max_bytes:
-            raise LimitError("frame is too large", seen=f"{size} bytes", expected=f"at most {self.max_bytes}")
-        if elements > self.max_elements:
-            raise LimitError("too many elements", seen=elements, expected=f"at most {self.max_elements}")
-
-
-def _overhead_bytes(schema: Schema) -> int:
-    return FRAME_OVERHEAD_BYTES + TENSOR_OVERHEAD_BYTES * len(schema)
-
-
-def mask_count(mask: Mask | None, spec: TensorSpec) -> int:
-    """How many elements of a tensor can travel: those alive under `mask`, or all."""
-    places = None if mask is None or spec.role is not Role.PRUNABLE else mask.places(spec.name)
-    return spec.size if places is None else places.size
 
 
 class Packed(NamedTuple):
@@ -255,6 +212,14 @@ class Cursor:
                     raise DecodeError("a number is padded with zeros")
                 return value
         raise DecodeError("a number is too long", expected=f"at most {MAX_VARINT_BYTES} bytes")
+
+    def varints(self, count: int) -> tuple[int, ...]:
+        """The next `count` numbers."""
+        ahead = self._data[self._at : self._at + count]
+        if len(ahead) == count and max(ahead, default=0) < 0x80:
+            self._at += count
+            return tuple(ahead)
+        return tuple(self.varint() for _ in range(count))
 
     def since(self, start: int) -> memoryview:
         """What was read from byte `start` on."""

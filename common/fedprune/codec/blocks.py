@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,42 +38,44 @@ _CODES = np.arange(NOTHING)
 _BELOW_TOP = np.append(np.ldexp(_EIGHTHS[_CODES % STEPS_PER_OCTAVE], -(_CODES // STEPS_PER_OCTAVE)), np.float32(0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """Where decoded values belong to some `places` [n] of the flat tensor `target`: they go there while they are still
-    in the cache. What is at other places stays."""
+class Spread(NamedTuple):
+    """Where decoded values belong: at some `places` [n] of the flat tensor `target`, None for all of it. They go there
+    while they are still in the cache; what is at other places stays."""
 
     target: Floats
-    places: Indices
+    places: Indices | None
 
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return self.places.size
+    def put(self, values: Floats, first: int) -> None:
+        """Write `values`, the first of which is number `first` of the tensor."""
+        own = slice(first, first + values.size)
+        self.target[own if self.places is None else self.places[own]] = values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocks:
-    """`top`, the scale of the segment, and how far below it each block is [blocks]; blocks start anew with a tensor."""
+    """`top`, the scale of the segment, and how far below it each block is [blocks].
+
+    Tensors lie end to end and stop at `ends`; each begins with a new block. Block i is values `edges[i]` to
+    `edges[i + 1]`.
+    """
 
     top: np.float32
     scale_codes: Bytes
     block_bits: int
-
-    @property
-    def block(self) -> int:
-        """Values in a block."""
-        return 1 << self.block_bits
+    edges: Indices
+    ends: Sequence[int]
 
     @classmethod
-    def of(cls, values: Sequence[Floats], names: Sequence[str], block_bits: int) -> Blocks:
+    def of(cls, values: Floats, ends: Sequence[int], names: Sequence[str], block_bits: int) -> Blocks:
         """The scales that fit blocks of 2^`block_bits` values; raises `LocalError` naming the tensor when a value is not finite."""
-        peaks = [_peaks(tensor, 1 << block_bits) for tensor in values]
-        for peak, name in zip(peaks, names, strict=True):
-            check_size(float(peak.max(initial=0.0)), name)
-        every = np.concatenate([*peaks, np.empty(0, np.float64)]) * HEADROOM
-        top = np.float32(every.max(initial=0.0) * HEADROOM)
-        return cls(top=top, scale_codes=_scale_codes(every, float(top)), block_bits=block_bits)
+        edges = _edges(ends, 1 << block_bits)
+        peaks = _peaks(values, edges, block_bits)
+        if not peaks.max(initial=0.0) < LARGEST:
+            bad = int(np.argmin(peaks < LARGEST))
+            check_size(float(peaks[bad]), names[int(np.searchsorted(ends, edges[bad], side="right"))])
+        peaks *= HEADROOM
+        top = np.float32(peaks.max(initial=0.0) * HEADROOM)
+        return cls(top=top, scale_codes=_scale_codes(peaks, float(top)), block_bits=block_bits, edges=edges, ends=ends)
 
     @property
     def scales(self) -> Floats:
@@ -85,59 +88,78 @@ class Blocks:
         """The bytes that travel: `block_bits`, `top` as float32, then a stream of one symbol a block."""
         return [bytes((self.block_bits,)), self.top.astype("<f4").tobytes(), *entropy.pack(self.scale_codes)]
 
-    def codes(self, values: Sequence[Floats], levels: int, dither: Dither) -> NDArray[np.int8]:
+    def codes(self, values: Floats, levels: int, dither: Dither) -> NDArray[np.int8]:
         """Integers of -levels to levels: each value in steps of its block's scale over `levels`."""
-        scales = self.scales
+        scales, codes = self.scales, np.empty(values.size, np.int8)
         steps = np.zeros_like(scales)
         np.divide(np.float32(levels), scales, out=steps, where=scales > 0)
-        codes, start = np.empty(sum(tensor.size for tensor in values), np.int8), 0
-        scratch = np.empty(CHUNK_VALUES, np.float32)
-        dither.prepare(codes.size)
-        for tensor in values:
-            for at, step in self._chunks(tensor.size, steps):
-                chunk = tensor[at].reshape(step.size, -1)
-                scaled = np.multiply(chunk, step, out=scratch[: chunk.size].reshape(chunk.shape))
-                dither.round(scaled.reshape(-1), codes[start : start + chunk.size])
-                start += chunk.size
-            steps = steps[-(-tensor.size // self.block) :]
+        runs = dither.runs(values.size, -(-scales.size // (CHUNK_VALUES >> self.block_bits)))
+        for (at, factors), run in zip(self._factors(steps), runs, strict=True):
+            factors *= values[at]
+            dither.round(factors, codes[at], run)
         return codes
 
-    def values(self, codes: NDArray[np.int8], levels: int, outs: Sequence[Floats | Spread]) -> None:
-        """Write what `codes` mean into `outs`."""
-        steps = self.scales / np.float32(levels)
-        scratch = np.empty(CHUNK_VALUES, np.float32)
-        for out in outs:
-            for at, step in self._chunks(out.size, steps):
-                own = codes[at]
-                values = scratch[: own.size] if isinstance(out, Spread) else out[at]
-                # a cast and a product in place: one operation on two widths is slower than both
-                np.copyto(values, own)
-                rows = values.reshape(step.size, -1)
-                rows *= step
-                if isinstance(out, Spread):
-                    out.target[out.places[at]] = values
-            codes, steps = codes[out.size :], steps[-(-out.size // self.block) :]
+    def values(self, codes: NDArray[np.int8], levels: int, out: Floats) -> None:
+        """Write what `codes` [n] mean into `out` [n]."""
+        for at, factors in self._factors(self.scales / np.float32(levels)):
+            own = out[at]
+            # a cast and a product in place: one operation on two widths is slower than both
+            np.copyto(own, codes[at])
+            own *= factors
 
-    def _chunks(self, size: int, steps: Floats) -> Iterator[tuple[slice, Floats]]:
-        """Parts of a tensor of `size` values: whole blocks, whose factors are [blocks, 1]; what is left over as one."""
-        whole, per_chunk = size // self.block, CHUNK_VALUES // self.block
-        for first in range(0, whole, per_chunk):
-            end = min(first + per_chunk, whole)
-            yield slice(first * self.block, end * self.block), steps[first:end, None]
-        if size % self.block:
-            yield slice(whole * self.block, size), steps[whole : whole + 1, None]
+    def spread(self, codes: NDArray[np.int8], levels: int, outs: Sequence[Spread]) -> None:
+        """Write what `codes` mean to where each tensor's values belong."""
+        scratch, number, start = np.empty(CHUNK_VALUES, np.float32), 0, 0
+        for at, factors in self._factors(self.scales / np.float32(levels)):
+            own, first = scratch[: factors.size], at.start
+            np.copyto(own, codes[at])
+            own *= factors
+            while first < at.stop:
+                end = min(at.stop, self.ends[number])
+                outs[number].put(own[first - at.start : end - at.start], first - start)
+                first = end
+                if end == self.ends[number]:
+                    number, start = number + 1, end
+
+    def _factors(self, steps: Floats) -> Iterator[tuple[slice, Floats]]:
+        """Parts of the segment, and the step of each value in them."""
+        for at, own in _chunks(self.edges, self.block_bits):
+            edges = self.edges[own.start : own.stop + 1]
+            yield at, steps[own].repeat(edges[1:] - edges[:-1])
 
 
-def read_blocks(cursor: Cursor, sizes: Sequence[int]) -> Blocks:
-    """The scales of tensors of `sizes` values, as `Blocks.parts` wrote them."""
+def _edges(ends: Sequence[int], block: int) -> Indices:
+    """Where each block begins, and where the last one ends [blocks + 1]."""
+    lasts = np.asarray(ends, np.intp)
+    firsts = np.concatenate(([0], lasts[:-1]))
+    blocks = -(-(lasts - firsts) // block)
+    total = int(blocks.sum())
+    edges = np.arange(total + 1) * block
+    # a tensor's blocks begin where it does, not where a whole last block of the one before it would end
+    edges[:total] -= np.repeat((np.cumsum(blocks) - blocks) * block - firsts, blocks)
+    edges[total] = lasts[-1]
+    return edges
+
+
+def _chunks(edges: Indices, block_bits: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks, at most `CHUNK_VALUES` values at a time: their values, and their numbers."""
+    blocks, per_chunk = edges.size - 1, CHUNK_VALUES >> block_bits
+    for first in range(0, blocks, per_chunk):
+        last = min(first + per_chunk, blocks)
+        yield slice(int(edges[first]), int(edges[last])), slice(first, last)
+
+
+def read_blocks(cursor: Cursor, ends: Sequence[int]) -> Blocks:
+    """The scales of tensors that lie end to end and stop at `ends`, as `Blocks.parts` wrote them."""
     block_bits = cursor.byte()
     if not MIN_BLOCK_BITS <= block_bits <= MAX_BLOCK_BITS:
         raise DecodeError("no such size of a block", seen=block_bits, expected=f"{MIN_BLOCK_BITS} to {MAX_BLOCK_BITS}")
     top = np.frombuffer(cursor.take(4), "<f4")[0]
     if not 0 <= top <= LARGEST:
         raise DecodeError("a scale is out of bounds", seen=float(top), expected=f"0 to {LARGEST:g}")
-    codes = entropy.unpack(cursor, sum(-(-size >> block_bits) for size in sizes))
-    return Blocks(top=np.float32(top), scale_codes=codes, block_bits=block_bits)
+    edges = _edges(ends, 1 << block_bits)
+    codes = entropy.unpack(cursor, edges.size - 1)
+    return Blocks(top=np.float32(top), scale_codes=codes, block_bits=block_bits, edges=edges, ends=ends)
 
 
 def check_size(peak: float, name: str) -> None:
@@ -163,37 +185,39 @@ class Dither:
         self.rng = rng
         self._pool = np.empty(0, np.float32)
 
-    def prepare(self, count: int) -> None:
-        """Draw what `count` values need, unless it is there: one pool serves all tensors of a frame."""
+    def runs(self, count: int, chunks: int) -> list[int]:
+        """Where in the pool the run of each of `chunks` begins, that are `count` values together.
+
+        One pool serves all tensors of a frame: it is drawn where it is not yet long enough.
+        """
+        if self.rng is None:
+            return [0] * chunks
         wanted = min(count, POOL_DRAWS) // 4 + 1
-        if self.rng is not None and self._pool.size < 4 * wanted:
+        if self._pool.size < 4 * wanted:
             # four 16-bit numbers out of each 64-bit one
             draws = self.rng.integers(0, np.iinfo(np.uint64).max, wanted, np.uint64, endpoint=True)
             self._pool = draws.astype("<u8", copy=False).view("<u2") * np.float32(2.0**-16)
             self._pool += np.float32(ABOVE_ZERO + 2.0**-17)
+        last = self._pool.size - min(count, CHUNK_VALUES)
+        runs: list[int] = self.rng.integers(0, last, chunks, endpoint=True).tolist()
+        return runs
 
-    def round(self, values: Floats, codes: NDArray[np.int8]) -> None:
+    def round(self, values: Floats, codes: NDArray[np.int8], run: int) -> None:
         """Write the codes of `values` [at most `CHUNK_VALUES`], which lie strictly within -128 and 127 and are
-        overwritten."""
-        if self.rng is None:
-            values += np.float32(ABOVE_ZERO + 0.5)
-        else:
-            start = int(self.rng.integers(0, self._pool.size - values.size, endpoint=True))
-            values += self._pool[start : start + values.size]
+        overwritten; `run` is one of `runs`."""
+        values += np.float32(ABOVE_ZERO + 0.5) if self.rng is None else self._pool[run : run + values.size]
         # cutting down a positive number is a floor, and a pass cheaper than floor
         above_zero = codes.view(np.uint8)
         np.copyto(above_zero, values, casting="unsafe")
         above_zero ^= ABOVE_ZERO
 
 
-def _peaks(tensor: Floats, block: int) -> Floats:
-    """The largest magnitude of every block, NaN where there is one."""
-    peaks = np.empty(-(-tensor.size // block), np.float32)
-    for start in range(0, tensor.size, CHUNK_VALUES):
-        chunk = np.abs(tensor[start : start + CHUNK_VALUES])
-        first = start // block
-        starts = np.arange(0, chunk.size, block)
-        np.maximum.reduceat(chunk, starts, out=peaks[first : first + starts.size])
+def _peaks(values: Floats, edges: Indices, block_bits: int) -> NDArray[np.float64]:
+    """The largest magnitude of every block [blocks], NaN where there is one."""
+    peaks, scratch = np.empty(edges.size - 1), np.empty(CHUNK_VALUES, np.float32)
+    for at, own in _chunks(edges, block_bits):
+        sizes = np.abs(values[at], out=scratch[: at.stop - at.start])
+        peaks[own] = np.maximum.reduceat(sizes, edges[own] - at.start)
     return peaks
 
 

@@ -167,7 +167,7 @@ def _read_header(cursor: Cursor) -> Header:
     segments, tensors = cursor.varint(), cursor.varint()
     if segments > tensors or tensors > cursor.left:
         raise DecodeError("more segments or tensors than there can be", seen=f"{segments} segments, {tensors} tensors")
-    owner = tuple(cursor.varint() for _ in range(tensors))
+    owner = cursor.varints(tensors)
     if set(owner) != set(range(segments)):
         raise DecodeError("tensors and segments do not belong together")
     return Header(content=content, version=version, schema=schema, mask=mask, base=base, owner=owner, segments=segments)

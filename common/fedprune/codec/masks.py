@@ -10,9 +10,9 @@ import numpy as np
 
 from fedprune.codec import chooser, container, diff
 from fedprune.codec import positions as position_codings
-from fedprune.codec.arrays import cuts, split
-from fedprune.codec.base import Content, Cursor, Limits, Plan, Positions, Shape, Values, space_size
+from fedprune.codec.base import Content, Cursor, Plan, Positions, Shape, Values, space_size
 from fedprune.codec.grouping import Groups, group
+from fedprune.codec.limits import Limits
 from fedprune.codec.places import Places
 from fedprune.codec.positions import is_rows_columns
 from fedprune.errors import DecodeError, DigestError, LimitError, LocalError, VersionError
@@ -186,6 +186,7 @@ def _decode(segment: container.Segment, specs: list[TensorSpec], base: Mask | No
     else:
         bits = diff.decode(segment.positions, cursor, segment.count, shapes, _laid_out(base, specs))
     cursor.done()
-    ends = cuts(None, shapes)
-    for spec, own in zip(specs, split(bits, ends), strict=True):
-        yield spec.name, own.reshape(spec.shape).view(np.bool_)
+    start = 0
+    for spec, shape in zip(specs, shapes, strict=True):
+        yield spec.name, bits[start : start + shape.size].reshape(spec.shape).view(np.bool_)
+        start += shape.size

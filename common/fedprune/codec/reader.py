@@ -13,11 +13,13 @@ import numpy as np
 from fedprune.codec import container, lossy
 from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
-from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
-from fedprune.codec.base import Array, Content, Cursor, Limits, Packed, Positions, Shape, Values, mask_count
+from fedprune.codec.arrays import as_mask, gather, split
+from fedprune.codec.base import Array, Content, Cursor, Packed, Positions, Values
 from fedprune.codec.blocks import Spread
 from fedprune.codec.grouping import Groups
+from fedprune.codec.limits import Limits
 from fedprune.codec.places import Places
+from fedprune.codec.slots import Slot, ends_of, shapes_of, slots
 from fedprune.errors import DecodeError, LimitError, VersionError
 from fedprune.mask import Bits, Indices, Mask
 from fedprune.tensor import Schema, TensorSpec, Version
@@ -44,14 +46,15 @@ class UpdateReader:
         self._schema = schema
         self._mask = as_mask(mask, schema, Version())
         self._base = base
-        limits = limits or Limits.of_update(schema, self._mask)
-        counts = [mask_count(self._mask, spec) for spec in schema]
-        limits.check(size=len(view), elements=sum(counts))
+        members = slots(schema, self._mask)
+        limits = limits or Limits.of_slots(members)
+        limits.check(size=len(view), elements=sum(slot.size for slot in members))
         self._frame = container.parse(view)
         self._check_header()
-        self._groups = Groups(owner=self._frame.header.owner)
-        for segment, members in zip(self._frame.segments, self._groups.members, strict=True):
-            self._check_segment(segment, members, sum(counts[m] for m in members))
+        groups = Groups(owner=self._frame.header.owner)
+        self._members = [[members[m] for m in numbers] for numbers in groups.members]
+        for segment, own in zip(self._frame.segments, self._members, strict=True):
+            self._check_segment(segment, own)
 
     @property
     def content(self) -> Content:
@@ -81,36 +84,28 @@ class UpdateReader:
         The arrays are contiguous and have the shapes and dtypes of the schema; after an error they hold anything.
         Tensors that travelled whole are decoded where they belong.
         """
-        for number, members in enumerate(self._groups.members):
-            specs = [self._schema.tensors[m] for m in members]
-            targets = [arrays[spec.name].reshape(-1) for spec in specs]
-            if len(specs) == 1 and self._is_whole(number, specs[0]):
+        for number, members in enumerate(self._members):
+            targets = [arrays[slot.spec.name].reshape(-1) for slot in members]
+            if len(members) == 1 and members[0].places is None and self._names_no_places(number):
                 self._decode(number, out=targets[0])
                 continue
             if self._names_no_places(number) and self._frame.segments[number].values in lossy.SPREADING:
-                self._spread(number, specs, targets)
+                self._spread(number, targets)
                 continue
-            for spec, target, packed in zip(specs, targets, self._decode(number), strict=True):
-                places = alive_places(self._mask, spec) if packed.indices is None else packed.indices
+            for slot, target, packed in zip(members, targets, self._decode(number), strict=True):
+                places = slot.places if packed.indices is None else packed.indices
                 target[slice(None) if places is None else places] = packed.values
-
-    def _is_whole(self, number: int, spec: TensorSpec) -> bool:
-        return self._names_no_places(number) and alive_places(self._mask, spec) is None
 
     def _names_no_places(self, number: int) -> bool:
         return self._frame.segments[number].positions in (Positions.ALL, Positions.REF)
 
-    def _spread(self, number: int, specs: list[TensorSpec], targets: list[Array]) -> None:
+    def _spread(self, number: int, targets: list[Array]) -> None:
         """Decode a segment of all alive weights to where they belong, without laying them end to end before."""
-        segment = self._frame.segments[number]
+        segment, members = self._frame.segments[number], self._members[number]
         segment.check()
-        outs: list[lossy.Floats | Spread] = []
-        for spec, target in zip(specs, targets, strict=True):
-            places = alive_places(self._mask, spec)
-            own = lossy.floats(target)
-            outs.append(own if places is None else Spread(target=own, places=places))
+        outs = [Spread(lossy.floats(target), slot.places) for slot, target in zip(members, targets, strict=True)]
         cursor, scales = Cursor(segment.body), Cursor(segment.scales)
-        lossy.SPREADING[segment.values].decode(scales, cursor, outs)
+        lossy.SPREADING[segment.values].spread(scales, cursor, outs, ends_of(members, None))
         cursor.done()
         scales.done()
 
@@ -124,47 +119,45 @@ class UpdateReader:
         if len(header.owner) != len(self._schema):
             raise DecodeError("another number of tensors", seen=len(header.owner), expected=len(self._schema))
 
-    def _check_segment(self, segment: container.Segment, members: tuple[int, ...], space: int) -> None:
-        specs = [self._schema.tensors[m] for m in members]
+    def _check_segment(self, segment: container.Segment, members: list[Slot]) -> None:
+        first, space = members[0].spec, sum(slot.size for slot in members)
         if segment.count > space:
             raise LimitError("more values than can travel", seen=segment.count, expected=f"at most {space}")
-        if len({spec.dtype for spec in specs}) > 1:
+        if any(slot.spec.dtype != first.dtype for slot in members):
             raise DecodeError("tensors of different dtypes in one segment")
         if segment.positions in (Positions.ALL, Positions.REF) and segment.count != space:
             raise DecodeError("fewer values than the tensors have", seen=segment.count, expected=space)
         if segment.values is Values.NONE or segment.positions in (Positions.XOR, Positions.PARTS):
             raise DecodeError("a mask's coding in an update")
-        if segment.values in lossy.CODINGS and specs[0].dtype != "float32":
-            raise DecodeError("a coding with loss for a tensor that must stay whole", seen=specs[0].dtype)
-        if segment.values is Values.RAW and len(segment.body) != segment.count * specs[0].numpy_dtype.itemsize:
+        if segment.values in lossy.CODINGS and first.dtype != "float32":
+            raise DecodeError("a coding with loss for a tensor that must stay whole", seen=first.dtype)
+        if segment.values is Values.RAW and len(segment.body) != segment.count * first.numpy_dtype.itemsize:
             raise DecodeError("raw values of another length", seen=len(segment.body))
 
     def _decode(self, number: int, out: Array | None = None) -> list[Packed]:
-        segment = self._frame.segments[number]
-        specs = [self._schema.tensors[m] for m in self._groups.members[number]]
+        segment, members = self._frame.segments[number], self._members[number]
         segment.check()
-        shapes = space_shapes(specs, self._mask)
         kept = None
-        if segment.positions not in (Positions.ALL, Positions.REF):
+        if not self._names_no_places(number):
             cursor = Cursor(segment.places)
-            kept = position_codings.CODINGS[segment.positions].decode(cursor, segment.count, shapes)
+            kept = position_codings.CODINGS[segment.positions].decode(cursor, segment.count, shapes_of(members))
             cursor.done()
-        ends = cuts(kept, shapes)
+        ends = ends_of(members, kept)
         if out is None:
-            out = value_codings.empty(segment.count, specs[0].dtype)
-        self._read_values(segment, specs, kept, ends, out)
-        values = split(out, ends)
-        return [Packed(at, part) for at, part in zip(self._indices(specs, shapes, kept, ends), values, strict=True)]
+            out = value_codings.empty(segment.count, members[0].spec.dtype)
+        self._read_values(segment, members, kept, ends, out)
+        values, indices = split(out, ends), _indices(members, kept, ends)
+        return [Packed(at, part) for at, part in zip(indices, values, strict=True)]
 
     def _read_values(
-        self, segment: container.Segment, specs: list[TensorSpec], kept: Places | None, ends: list[int], values: Array
+        self, segment: container.Segment, members: list[Slot], kept: Places | None, ends: list[int], values: Array
     ) -> None:
-        dtype = specs[0].dtype
+        dtype = members[0].spec.dtype
         cursor, scales = Cursor(segment.body), Cursor(segment.scales)
         if segment.values in lossy.CODINGS:
-            lossy.CODINGS[segment.values].decode(scales, cursor, split(lossy.floats(values), ends))
+            lossy.CODINGS[segment.values].decode(scales, cursor, lossy.floats(values), ends)
         else:
-            base = self._base_values(specs, kept) if segment.values is Values.DIFFERENCE else None
+            base = self._base_values(members, kept) if segment.values is Values.DIFFERENCE else None
             value_codings.CODINGS[segment.values].decode(cursor, values, dtype, base)
         cursor.done()
         scales.done()
@@ -176,25 +169,22 @@ class UpdateReader:
                 next_step="Pull the version that the frame names, or send the values whole",
             )
 
-    def _indices(
-        self, specs: list[TensorSpec], shapes: list[Shape], kept: Places | None, ends: list[int]
-    ) -> Iterator[Indices | None]:
-        """Places inside each tensor of a segment, from places in the segment's space."""
-        if kept is None:
-            yield from [None] * len(specs)
-            return
-        start = 0
-        for spec, shape, own in zip(specs, shapes, split(kept.indices, ends), strict=True):
-            alive = alive_places(self._mask, spec)
-            yield own - start if alive is None else alive.take(own - start)
-            start += shape.size
-
-    def _base_values(self, specs: list[TensorSpec], kept: Places | None) -> Array:
+    def _base_values(self, members: list[Slot], kept: Places | None) -> Array:
         if self._base is None:
             raise VersionError("values are coded against a base that we do not hold", seen=str(self.version))
-        places = [alive_places(self._mask, spec) for spec in specs]
-        base = gather([flat(self._base, spec) for spec in specs], places)
+        base = gather(self._base, members)
         return base if kept is None else base.take(kept.indices)
+
+
+def _indices(members: list[Slot], kept: Places | None, ends: list[int]) -> Iterator[Indices | None]:
+    """Places inside each tensor of a segment, from places in the segment's space."""
+    if kept is None:
+        yield from [None] * len(members)
+        return
+    start = 0
+    for slot, own in zip(members, split(kept.indices, ends), strict=True):
+        yield own - start if slot.places is None else slot.places.take(own - start)
+        start += slot.size
 
 
 def decode_update(

@@ -15,15 +15,16 @@ import numpy as np
 from fedprune.allocator import advise_large_pages
 from fedprune.codec import chooser, container, lossy
 from fedprune.codec import values as value_codings
-from fedprune.codec.arrays import alive_places, as_mask, cuts, flat, gather, space_shapes, split
-from fedprune.codec.base import LOSSY, Array, Content, Part, Plan, Positions, Shape, Values, length, mask_count
+from fedprune.codec.arrays import as_mask, gather
+from fedprune.codec.base import LOSSY, Array, Content, Part, Plan, Positions, Values, length
 from fedprune.codec.blocks import Dither
-from fedprune.codec.grouping import Groups, group
+from fedprune.codec.grouping import group
 from fedprune.codec.places import Places
 from fedprune.codec.room import Room
+from fedprune.codec.slots import Slot, ends_of, shapes_of, slots
 from fedprune.errors import LocalError
 from fedprune.mask import Bits, Mask
-from fedprune.tensor import Role, Schema, TensorSpec, Version
+from fedprune.tensor import Role, Schema, Version
 
 DENSE_SHARE = 0.97  # above it, positions cost more than the zeros they leave out
 SAMPLE_VALUES = 1 << 12
@@ -37,15 +38,31 @@ DIFFERENCE_SHARE = 0.585
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """Everything a segment is made from."""
+    """Everything a frame is made from; `codings[i]` is what the plan asks for the tensor of `slots[i]`."""
 
     tensors: Mapping[str, Array]
     base: Mapping[str, Array] | None
     mask: Mask | None
-    plan: Plan
+    version: Version
     content: Content
+    plan: Plan
+    slots: list[Slot]
+    codings: list[str]
     dither: Dither
     room: Room
+
+    def has_base(self, number: int) -> bool:
+        """Whether values of tensor `number` can be told by their distance to what the receiver holds."""
+        role = self.slots[number].spec.role
+        is_value = self.content is Content.WEIGHTS or role in (Role.BUFFER, Role.COUNTER)
+        return self.base is not None and is_value and self.codings[number] == "lossless"
+
+    @property
+    def expected_bytes(self) -> int:
+        """What the frame will about be; where it comes out larger, its memory grows in the pages it was given."""
+        shares = RAW_SHARE if self.base is None else {**RAW_SHARE, "lossless": DIFFERENCE_SHARE}
+        pairs = zip(self.slots, self.codings, strict=True)
+        return int(sum(slot.size * slot.spec.numpy_dtype.itemsize * shares[coding] for slot, coding in pairs))
 
 
 def encode_update(
@@ -65,20 +82,11 @@ def encode_update(
     `version`, which the receiver holds: lossless values are coded against them where that is smaller (weights only
     when `content` is WEIGHTS). The same input gives the same bytes. Raises `LocalError` naming the tensor.
     """
-    plan = Plan.of(plan)
-    sink = _sink(_expected_bytes(schema, plan, as_mask(mask, schema, version or Version()), has_base=base is not None))
-    sink.writelines(
-        iter_update(tensors, schema=schema, plan=plan, mask=mask, base=base, version=version, content=content)
-    )
+    source = _source(tensors, schema, plan, mask, base, version, content)
+    sink = _sink(source.expected_bytes)
+    sink.writelines(_frame(schema, source))
     sink.truncate()
     return sink.getvalue()
-
-
-def _expected_bytes(schema: Schema, plan: Plan, mask: Mask | None, *, has_base: bool) -> int:
-    """What the frame will about be; where it comes out larger, its memory grows in the pages it was given."""
-    shares_of = {**RAW_SHARE, "lossless": DIFFERENCE_SHARE} if has_base else RAW_SHARE
-    shares = ((spec, shares_of[plan.coding_of(spec)] * spec.numpy_dtype.itemsize) for spec in schema)
-    return int(sum(mask_count(mask, spec) * share for spec, share in shares))
 
 
 def _sink(expected_bytes: int) -> io.BytesIO:
@@ -106,90 +114,101 @@ def iter_update(
 
     A part is valid until the next one is asked for: its memory is used again.
     """
+    return _frame(schema, _source(tensors, schema, plan, mask, base, version, content))
+
+
+def _source(
+    tensors: Mapping[str, Array],
+    schema: Schema,
+    plan: str | Plan,
+    mask: Mask | Mapping[str, Bits] | None,
+    base: Mapping[str, Array] | None,
+    version: Version | None,
+    content: Content,
+) -> _Source:
     if content is Content.MASK:
         raise LocalError("a mask is no update", next_step="Use encode_mask_set")
-    version = version or Version()
+    version, plan = version or Version(), Plan.of(plan)
     held = as_mask(mask, schema, version)
-    plan = Plan.of(plan)
-    dither, room = Dither(plan.rng), Room()
-    source = _Source(tensors=tensors, base=base, mask=held, plan=plan, content=content, dither=dither, room=room)
-    kinds = [(t.dtype, source.plan.coding_of(t), _has_base(t, source)) for t in schema]
-    groups = group(kinds, [t.size for t in schema])
-    header = container.Header(
-        content=content,
+    return _Source(
+        tensors=tensors,
+        base=base,
+        mask=held,
         version=version,
+        content=content,
+        plan=plan,
+        slots=slots(schema, held),
+        codings=[plan.coding_of(spec) for spec in schema],
+        dither=Dither(plan.rng),
+        room=Room(),
+    )
+
+
+def _frame(schema: Schema, source: _Source) -> Iterator[Part]:
+    kinds = [
+        (slot.spec.dtype, coding, source.has_base(number))
+        for number, (slot, coding) in enumerate(zip(source.slots, source.codings, strict=True))
+    ]
+    groups = group(kinds, [slot.size for slot in source.slots])
+    header = container.Header(
+        content=source.content,
+        version=source.version,
         schema=container.short_digest(schema.digest),
         mask=None if source.mask is None else container.short_digest(source.mask.fingerprint),
         base=None,
         owner=groups.owner,
         segments=len(groups.members),
     )
-    return container.write(header, _segments(schema, groups, kinds, source))
+    return container.write(header, (_segment(source, members) for members in groups.members))
 
 
-def _has_base(spec: TensorSpec, source: _Source) -> bool:
-    is_value = source.content is Content.WEIGHTS or spec.role in (Role.BUFFER, Role.COUNTER)
-    return source.base is not None and is_value and source.plan.coding_of(spec) == "lossless"
-
-
-def _segments(
-    schema: Schema, groups: Groups, kinds: list[tuple[str, str, bool]], source: _Source
-) -> Iterator[container.Coded]:
-    for members in groups.members:
-        specs = [schema.tensors[m] for m in members]
-        _, _, has_base = kinds[members[0]]
-        yield _segment(specs, has_base, source)
-
-
-def _segment(specs: list[TensorSpec], has_base: bool, source: _Source) -> container.Coded:
-    places = [alive_places(source.mask, spec) for spec in specs]
-    values = gather([flat(source.tensors, spec) for spec in specs], places)
-    base = None
-    if has_base and source.base is not None:
-        base = gather([flat(source.base, spec) for spec in specs], places)
-    shapes = space_shapes(specs, source.mask)
-    choice, kept = _positions(values, shapes, specs, source)
+def _segment(source: _Source, numbers: tuple[int, ...]) -> container.Coded:
+    """All of `numbers` are of one kind."""
+    members, coding = [source.slots[number] for number in numbers], source.codings[numbers[0]]
+    values = gather(source.tensors, members)
+    base = gather(source.base, members) if source.base is not None and source.has_base(numbers[0]) else None
+    choice, kept = _positions(values, members, coding, source)
     if kept is not None:
         values, base = values.take(kept.indices), None if base is None else base.take(kept.indices)
-    coding, scales, body = _values(values, cuts(kept, shapes), base, specs, source)
+    named, scales, body = _values(values, ends_of(members, kept), base, members, coding, source)
     return container.Coded(
         positions=choice.coding,
-        values=coding,
+        values=named,
         count=values.size,
         places=choice.parts,
         scales=scales,
         body=body,
-        proof=value_codings.proof_of(values) if coding is Values.DIFFERENCE else None,
+        proof=value_codings.proof_of(values) if named is Values.DIFFERENCE else None,
     )
 
 
 def _values(
-    values: Array, ends: list[int], base: Array | None, specs: list[TensorSpec], source: _Source
+    values: Array, ends: list[int], base: Array | None, members: list[Slot], asked: str, source: _Source
 ) -> tuple[Values, list[Part], list[Part]]:
     """The coding, scales and symbols of a segment's values; with loss only where that is smaller than raw."""
-    asked, room = source.plan.coding_of(specs[0]), source.room
+    dtype, room = members[0].spec.dtype, source.room
     if asked == "raw":
-        return Values.RAW, [], value_codings.CODINGS[Values.RAW].encode(values, specs[0].dtype, None, room)
+        return Values.RAW, [], value_codings.CODINGS[Values.RAW].encode(values, dtype, None, room)
     if asked in LOSSY:
         coding = LOSSY[asked]
-        names = [spec.name for spec in specs]
+        names = [slot.spec.name for slot in members]
         scales, body = lossy.CODINGS[coding].encode(
-            split(lossy.floats(values), ends), names, source.dither, room, source.content
+            lossy.floats(values), ends, names, source.dither, room, source.content
         )
         if length(scales) + length(body) < values.nbytes:
             return coding, scales, body
-    coding, body = chooser.choose_lossless(values, specs[0].dtype, base, room)
+    coding, body = chooser.choose_lossless(values, dtype, base, room)
     return coding, [], body
 
 
 def _positions(
-    values: Array, shapes: list[Shape], specs: list[TensorSpec], source: _Source
+    values: Array, members: list[Slot], coding: str, source: _Source
 ) -> tuple[chooser.Choice, Places | None]:
     if source.mask is None or source.plan.sparse:
-        kept = _non_zeros(values, is_lossy=source.plan.coding_of(specs[0]) in LOSSY)
+        kept = _non_zeros(values, is_lossy=coding in LOSSY)
         if kept is not None:
-            return chooser.choose_positions(kept, shapes, source.plan), kept
-    masked = source.mask is not None and any(spec.role is Role.PRUNABLE for spec in specs)
+            return chooser.choose_positions(kept, shapes_of(members), source.plan), kept
+    masked = source.mask is not None and any(slot.spec.role is Role.PRUNABLE for slot in members)
     return chooser.Choice(coding=Positions.REF if masked else Positions.ALL, parts=[], cost_s=0.0), None
 
 
