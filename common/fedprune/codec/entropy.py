@@ -7,8 +7,10 @@ the mode that a sample of it promises most of, or stays as it is.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedprune.codec.base import Bytes, Cursor, Part, length, varint
 from fedprune.codec.huffman import MAX_SYMBOLS, MIN_SYMBOLS, inflate, squeeze
@@ -39,6 +41,26 @@ class Mode(IntEnum):
     HALVES = 4
 
 
+class Outlook(NamedTuple):
+    """What a sample of many blocks says of every one of them: that it stays as it is (`RAW`), or that its symbols lie
+    near above `lowest` (`PAIRS`). None: each block is looked at by itself."""
+
+    mode: Mode | None = None
+    lowest: int = 0
+
+
+UNKNOWN = Outlook()
+
+
+def outlook(sample: Bytes) -> Outlook:
+    """What to expect of blocks of which `sample` [some thousand symbols] was taken here and there."""
+    counts = _counts(sample)
+    if _is_noise(counts):
+        return Outlook(Mode.RAW)
+    lowest = _narrow(counts)
+    return UNKNOWN if lowest is None else Outlook(Mode.PAIRS, lowest)
+
+
 def pack(symbols: Bytes) -> list[Part]:
     """The stream of `symbols` [n], as parts to be joined; they may be views of it. Its length is not in it."""
     parts: list[Part] = []
@@ -48,33 +70,61 @@ def pack(symbols: Bytes) -> list[Part]:
     return parts
 
 
-def shrink(block: Bytes) -> list[Part]:
+def shrink(block: Bytes, expected: Outlook = UNKNOWN) -> list[Part]:
     """One block in any mode but raw; empty where raw, which takes a byte beside the symbols, is as short."""
-    if block.size > 1 and block[0] == block[-1] and bool((block == block[0]).all()):
+    if expected.mode is Mode.RAW:
+        return []
+    coded: list[Part] = []
+    if expected.mode is Mode.PAIRS:
+        coded = _pairs(block, expected.lowest)
+    elif block.size > 1 and block[0] == block[-1] and bool((block == block[0]).all()):
         return [bytes((Mode.CONSTANT, int(block[0])))]
-    if block.size < SAMPLE_FROM_SYMBOLS:
-        coded = _huffman(block) if block.size >= MIN_SYMBOLS else []
-    else:
+    if not coded and block.size >= SAMPLE_FROM_SYMBOLS:
         coded = _shrink_long(block)
+    elif not coded and block.size >= MIN_SYMBOLS:
+        coded = _huffman(block)
     return coded if length(coded) <= block.size else []
 
 
 def _shrink_long(block: Bytes) -> list[Part]:
-    # to floats and machine words first: numpy multiplies and counts nothing else at full speed
-    sample = block[:: block.size // SAMPLE_SYMBOLS].astype(np.intp)
-    counts, size = np.bincount(sample, minlength=256).astype(np.float64), sample.size
-    if float(counts @ counts) - size < NOISE_ALIKE * size * (size - 1):
+    counts = _counts(block[:: block.size // SAMPLE_SYMBOLS])
+    if _is_noise(counts):
         return []
-    if block.size >= PAIRS_FROM_SYMBOLS and counts.max() <= PAIRS_TOP_SHARE * size:
-        sums = np.concatenate((counts, counts[:FAR])).cumsum()
-        windows = sums[FAR:] - sums[:256]  # of the 15 symbols behind each one
-        before = int(windows.argmax())
-        if windows[before] >= PAIRS_SHARE * size:
-            return [bytes((Mode.PAIRS,)), *pack_pairs(block, (before + 1) % 256)]
+    lowest = _narrow(counts) if block.size >= PAIRS_FROM_SYMBOLS else None
+    if lowest is not None:
+        return [bytes((Mode.PAIRS,)), *pack_pairs(block, lowest)[0]]
     coded = _huffman(block)
     if length(coded) <= block.size or nibble_bits(counts) > HALVES_BITS:
         return coded
     return [bytes((Mode.HALVES,)), *pack_halves(block)]
+
+
+def _counts(sample: Bytes) -> NDArray[np.float64]:
+    """How often each symbol is there [256]."""
+    # to machine words first, and to floats: numpy counts and multiplies nothing else at full speed
+    return np.bincount(sample.astype(np.intp), minlength=256).astype(np.float64)
+
+
+def _is_noise(counts: NDArray[np.float64]) -> bool:
+    size = float(counts.sum())
+    return float(counts @ counts) - size < NOISE_ALIKE * size * (size - 1)
+
+
+def _narrow(counts: NDArray[np.float64]) -> int | None:
+    """Above which symbol most of them lie near each other, None where they do not."""
+    size = counts.sum()
+    if counts.max() > PAIRS_TOP_SHARE * size:
+        return None
+    sums = np.concatenate((counts, counts[:FAR])).cumsum()
+    windows = sums[FAR:] - sums[:256]  # of the 15 symbols behind each one
+    before = int(windows.argmax())
+    return (before + 1) % 256 if windows[before] >= PAIRS_SHARE * size else None
+
+
+def _pairs(block: Bytes, lowest: int) -> list[Part]:
+    """As pairs; empty where more of this block lies far away than was foreseen."""
+    parts, far = pack_pairs(block, lowest)
+    return [bytes((Mode.PAIRS,)), *parts] if far <= 2 * (1 - PAIRS_SHARE) * block.size else []
 
 
 def _huffman(block: Bytes) -> list[Part]:

@@ -19,14 +19,14 @@ LOW_NIBBLES = np.uint64(0x0F0F0F0F0F0F0F0F)
 FOUR = np.uint64(4)
 
 
-def pack_pairs(block: Bytes, lowest: int) -> list[Part]:
-    """Distances above `lowest`, two to a byte; those of `FAR` and more come after all others."""
+def pack_pairs(block: Bytes, lowest: int) -> tuple[list[Part], int]:
+    """Distances above `lowest`, two to a byte; those of `FAR` and more come after all others, and are counted."""
     nibbles, half = _two_rows(block.size), -(-block.size // 2)
     np.subtract(block[:half], np.uint8(lowest), out=nibbles[0, :half])
     np.subtract(block[half:], np.uint8(lowest), out=nibbles[1, : block.size - half])
     far = _cut_far(nibbles)
     symbols = _joined(nibbles)[:half]
-    return [bytes((lowest,)), *framed(symbols, symbols), *(framed(far, far) if far.size else [])]
+    return [bytes((lowest,)), *framed(symbols, symbols), *(framed(far, far) if far.size else [])], far.size
 
 
 def unpack_pairs(cursor: Cursor, count: int) -> Bytes:
@@ -113,6 +113,7 @@ def _cut_far(nibbles: Bytes) -> Bytes:
     is_far = nibbles >= FAR
     # places and `take`, not boolean indexing, and setting bits, not a minimum: several times faster
     far = nibbles.reshape(-1).take(np.flatnonzero(is_far))
-    nibbles |= np.negative(is_far.view(np.uint8))
-    nibbles &= FAR
+    if far.size:
+        nibbles |= np.negative(is_far.view(np.uint8))
+        nibbles &= FAR
     return far

@@ -18,24 +18,30 @@ from fedprune.codec.room import Room
 
 BLOCK_VALUES = 1 << 16  # a block and its planes stay in the cache
 Words = NDArray[np.unsignedinteger]  # of the value's own width
+Outlooks = list[entropy.Outlook]  # lowest plane first
 
 
-def pack_planes(room: Room, words: Words, *, rotated: bool = False) -> None:
+def pack_planes(room: Room, words: Words, *, rotated: bool = False, expected: Outlooks | None = None) -> None:
     """Write the bytes of `words` [n, at most one block], plane by plane, lowest first, each a stream of its own.
 
-    With `rotated`, the highest 16 bits are rotated left by one first: the sign leaves, and the highest plane is the
+    `expected` is what `outlooks` said of the blocks that this is one of. With `rotated`, the highest 16 bits are rotated left by one first: the sign leaves, and the highest plane is the
     exponent alone. A plane that does not shrink is written once, where it stays.
     """
-    for lowest in _split(words, rotated):
+    for lowest, outlook in zip(_split(words, rotated), expected or [entropy.UNKNOWN] * words.itemsize, strict=True):
         place = room.ahead(1 + words.size)
         plane = place[1:]
         np.copyto(plane, lowest, casting="unsafe")
-        coded = entropy.shrink(plane)
+        coded = entropy.shrink(plane, outlook)
         if coded:
             room.put(coded)
         else:
             place[0] = entropy.Mode.RAW
             room.advance(place.size)
+
+
+def outlooks(sample: Words, *, rotated: bool = False) -> Outlooks:
+    """What to expect of the planes of blocks from words taken here and there."""
+    return [entropy.outlook(lowest.astype(np.uint8)) for lowest in _split(sample, rotated)]
 
 
 def unpack_planes(cursor: Cursor, out: Words, *, rotated: bool = False) -> None:
@@ -55,7 +61,11 @@ def _split(words: Words, rotated: bool) -> Iterator[Words]:
     if width == 1:
         yield words
     elif width == 2 and rotated:
-        yield words * np.uint16(2) | words >> np.uint16(15)
+        # the sign comes in below the seven bits of the mantissa that are above it
+        low = words.astype(np.uint8)
+        low += low
+        low |= (words.view("<i2") < 0).view(np.uint8)
+        yield low
         yield words >> np.uint16(7)
     elif width == 2:
         yield words

@@ -149,7 +149,7 @@ def _frame(schema: Schema, source: _Source) -> Iterator[Part]:
         (slot.spec.dtype, coding, source.has_base(number))
         for number, (slot, coding) in enumerate(zip(source.slots, source.codings, strict=True))
     ]
-    groups = group(kinds, [slot.size for slot in source.slots])
+    groups = group(kinds, [slot.spec.size for slot in source.slots])
     header = container.Header(
         content=source.content,
         version=source.version,

@@ -13,10 +13,12 @@ from typing import Protocol
 import numpy as np
 
 from fedprune.codec.base import Array, Cursor, Part, Values
-from fedprune.codec.planes import BLOCK_VALUES, Words, pack_planes, planes_bound, unpack_planes
+from fedprune.codec.planes import BLOCK_VALUES, Words, outlooks, pack_planes, planes_bound, unpack_planes
 from fedprune.codec.room import Room
 from fedprune.errors import DecodeError
 from fedprune.tensor import FLOAT_DTYPES, NUMPY_DTYPES
+
+SAMPLE_WORDS = 1 << 12
 
 
 class ValueCoding(Protocol):
@@ -43,9 +45,11 @@ class Planes:
     """Blocks of byte planes, lowest byte first; of floats the upper half is rotated, so that a plane is all exponent."""
 
     def encode(self, values: Array, dtype: str, base: Array | None, room: Room) -> list[Part]:
-        room.restart(planes_bound(_words(values)))
-        for block in _blocks(_words(values)):
-            pack_planes(room, block, rotated=dtype in FLOAT_DTYPES)
+        words, rotated = _words(values), dtype in FLOAT_DTYPES
+        room.restart(planes_bound(words))
+        expected = outlooks(_sample(words), rotated=rotated) if words.size > BLOCK_VALUES else None
+        for block in _blocks(words):
+            pack_planes(room, block, rotated=rotated, expected=expected)
         return [room.written]
 
     def decode(self, cursor: Cursor, out: Array, dtype: str, base: Array | None) -> None:
@@ -63,11 +67,11 @@ class Difference:
 
     def encode(self, values: Array, dtype: str, base: Array | None, room: Room) -> list[Part]:
         assert base is not None
-        room.restart(planes_bound(_words(values)))
-        for block, origin in zip(_blocks(_words(values)), _blocks(_words(base)), strict=True):
-            steps = np.subtract(block, origin)
-            steps += _middle(steps)
-            pack_planes(room, steps)
+        words, held = _words(values), _words(base)
+        room.restart(planes_bound(words))
+        expected = outlooks(_steps(_sample(words), _sample(held))) if words.size > BLOCK_VALUES else None
+        for block, origin in zip(_blocks(words), _blocks(held), strict=True):
+            pack_planes(room, _steps(block, origin), expected=expected)
         return [room.written]
 
     def decode(self, cursor: Cursor, out: Array, dtype: str, base: Array | None) -> None:
@@ -96,6 +100,17 @@ def proof_of(values: Array) -> int:
 def _blocks(words: Words) -> Iterator[Words]:
     for start in range(0, words.size, BLOCK_VALUES):
         yield words[start : start + BLOCK_VALUES]
+
+
+def _sample(words: Words) -> Words:
+    """Some thousand of them from everywhere, a step apart that no row or kernel has."""
+    return words[:: words.size // SAMPLE_WORDS | 1]
+
+
+def _steps(words: Words, origin: Words) -> Words:
+    steps = np.subtract(words, origin)
+    steps += _middle(steps)
+    return steps
 
 
 def _words(values: Array) -> Words:
