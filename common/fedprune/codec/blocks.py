@@ -24,7 +24,7 @@ NOTHING = 255  # the scale of a block without values worth sending
 HEADROOM = 1 + 2.0**-20  # a scale is this much above the block's largest value: rounding never passes the last level
 LARGEST = 2.0**126  # above it the last level could overflow float32
 SMALLEST = 2.0**-100  # below it a reciprocal would overflow float32
-CHUNK_VALUES = 1 << 14
+CHUNK_VALUES = 1 << 15
 MIN_BLOCK_BITS, MAX_BLOCK_BITS = 4, 12  # a chunk is some whole blocks
 POOL_DRAWS = 1 << 16
 ABOVE_ZERO = 128  # codes are made as bytes above zero, and turned to two's complement by their highest bit
@@ -130,6 +130,10 @@ class Blocks:
 
 def _edges(ends: Sequence[int], block: int) -> Indices:
     """Where each block begins, and where the last one ends [blocks + 1]."""
+    if len(ends) == 1:
+        edges = np.arange(0, ends[0] + block, block)
+        edges[-1] = ends[0]
+        return edges
     lasts = np.asarray(ends, np.intp)
     firsts = np.concatenate(([0], lasts[:-1]))
     blocks = -(-(lasts - firsts) // block)

@@ -173,6 +173,13 @@ def _read_header(cursor: Cursor) -> Header:
     return Header(content=content, version=version, schema=schema, mask=mask, base=base, owner=owner, segments=segments)
 
 
+def bytes_before(count: int, places: Sequence[Part], scales_bytes: int, body_bytes: int, *, has_proof: bool) -> int:
+    """The most that stands before a segment's body of at most `body_bytes`: its head, its places, its scales."""
+    before = length(places) + scales_bytes
+    numbers = b"".join(varint(n) for n in (count, length(places), scales_bytes, body_bytes))
+    return 2 + len(numbers) + PROOF_BYTES * has_proof + before
+
+
 def _segment_head(segment: Coded) -> bytes:
     sizes = [length(parts) for parts in (segment.places, segment.scales, segment.body)]
     head = bytes((segment.positions, segment.values)) + b"".join(varint(n) for n in (segment.count, *sizes))

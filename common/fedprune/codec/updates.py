@@ -6,13 +6,11 @@ The writer and the reader both go through the segments of a frame one at a time.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedprune.allocator import advise_large_pages
 from fedprune.codec import chooser, container, lossy
 from fedprune.codec import values as value_codings
 from fedprune.codec.arrays import as_mask, gather
@@ -20,7 +18,7 @@ from fedprune.codec.base import LOSSY, Array, Content, Part, Plan, Positions, Va
 from fedprune.codec.blocks import Dither
 from fedprune.codec.grouping import group
 from fedprune.codec.places import Places
-from fedprune.codec.room import Room
+from fedprune.codec.room import FrameRoom, Room
 from fedprune.codec.slots import Slot, ends_of, shapes_of, slots
 from fedprune.errors import LocalError
 from fedprune.mask import Bits, Mask
@@ -28,12 +26,18 @@ from fedprune.tensor import Role, Schema, Version
 
 DENSE_SHARE = 0.97  # above it, positions cost more than the zeros they leave out
 SAMPLE_VALUES = 1 << 12
-LARGE_FRAME_BYTES = 4 << 20
-# A frame of 37 MB that comes out 2 % above the guess takes 30 ms to write instead of 7; memory that was asked for and not
-# written to costs nothing, and is given back. So guesses are high for what is large, and cover most of the rest.
-RAW_SHARE = {"raw": 1.01, "lossless": 0.9, "fp16": 0.48, "bf16": 0.4, "int8": 0.26, "int4": 0.13, "ternary": 0.06}
-# Against a base a dense frame is half to three quarters of raw; guessed higher, it would take more than a tensor and a half.
-DIFFERENCE_SHARE = 0.585
+# How much memory a frame begins with, as a share of raw values. What was asked for and not written to costs nothing, and is
+# given back: so what is coded where it will stay gets all that it could take, the rest what it takes with most tensors.
+SHARE_OF_RAW = {
+    "raw": 1.001,
+    "lossless": 1.001,
+    "fp16": 0.51,
+    "bf16": 0.51,
+    "int8": 0.26,
+    "int4": 0.13,
+    "ternary": 0.06,
+}
+DIFFERENCE_SHARE = 0.8  # against a base; the last tensor finds all the space it could take even so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +63,8 @@ class _Source:
 
     @property
     def expected_bytes(self) -> int:
-        """What the frame will about be; where it comes out larger, its memory grows in the pages it was given."""
-        shares = RAW_SHARE if self.base is None else {**RAW_SHARE, "lossless": DIFFERENCE_SHARE}
+        """The memory that the frame begins with."""
+        shares = SHARE_OF_RAW if self.base is None else {**SHARE_OF_RAW, "lossless": DIFFERENCE_SHARE}
         pairs = zip(self.slots, self.codings, strict=True)
         return int(sum(slot.size * slot.spec.numpy_dtype.itemsize * shares[coding] for slot, coding in pairs))
 
@@ -83,21 +87,10 @@ def encode_update(
     when `content` is WEIGHTS). The same input gives the same bytes. Raises `LocalError` naming the tensor.
     """
     source = _source(tensors, schema, plan, mask, base, version, content)
-    sink = _sink(source.expected_bytes)
-    sink.writelines(_frame(schema, source))
-    sink.truncate()
-    return sink.getvalue()
-
-
-def _sink(expected_bytes: int) -> io.BytesIO:
-    """Where a frame is put together. A large one gets its memory at once, untouched: growing would fault in each page
-    by itself, and take longer than most codings."""
-    if expected_bytes < LARGE_FRAME_BYTES:
-        return io.BytesIO()
-    sink = io.BytesIO(bytes(expected_bytes))  # zeros that nobody wrote take no memory; nobody else holds them: no copy
-    with sink.getbuffer() as memory:
-        advise_large_pages(memory)
-    return sink
+    room = FrameRoom(source.expected_bytes)
+    for part in _frame(schema, replace(source, room=room)):
+        room.append(part)
+    return room.finish()
 
 
 def iter_update(
@@ -170,6 +163,10 @@ def _segment(source: _Source, numbers: tuple[int, ...]) -> container.Coded:
     choice, kept = _positions(values, members, coding, source)
     if kept is not None:
         values, base = values.take(kept.indices), None if base is None else base.take(kept.indices)
+    most_scales = len(members) if coding in LOSSY else 0
+    source.room.bytes_before = container.bytes_before(
+        values.size, choice.parts, most_scales, values.nbytes, has_proof=base is not None
+    )
     named, scales, body = _values(values, ends_of(members, kept), base, members, coding, source)
     return container.Coded(
         positions=choice.coding,
