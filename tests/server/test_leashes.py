@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -53,8 +54,9 @@ async def test_a_time_limit_of_the_caller_stays_its_own() -> None:
             raise TimeoutError
 
 
-async def test_a_call_that_is_cut_has_ended_when_the_cut_is_over() -> None:
-    leashes, ready, said = Leashes(), asyncio.Event(), list[str]()
+async def waiting(leashes: Leashes, end: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+    """A call of client a that waits for ever, and once it is cut ends as `end` does."""
+    ready = asyncio.Event()
 
     async def call() -> None:
         async with leashes.hold("a", "client a", longest_s=None):
@@ -62,33 +64,32 @@ async def test_a_call_that_is_cut_has_ended_when_the_cut_is_over() -> None:
                 ready.set()
                 await asyncio.Event().wait()
             finally:
-                await asyncio.sleep(0.05)
-                said.append("over")
+                await end()
 
-    open_ = asyncio.create_task(call())
+    task = asyncio.create_task(call())
     await ready.wait()
+    return task
+
+
+async def test_a_call_that_is_cut_has_ended_when_the_cut_is_over() -> None:
+    leashes = Leashes()
+    call = await waiting(leashes, lambda: asyncio.sleep(0.05))
     assert await leashes.cut("a") == 1
-    assert said == ["over"]
+    assert call.done()
     with pytest.raises(RoleError, match="client a: the key was revoked"):
-        await open_
+        await call
 
 
 async def test_a_call_that_does_not_end_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedprune_server.leashes.ENDING_S", 0.02)
-    leashes, ready, done = Leashes(), asyncio.Event(), asyncio.Event()
+    leashes, over = Leashes(), asyncio.Event()
 
-    async def call() -> None:
-        async with leashes.hold("a", "client a", longest_s=None):
-            try:
-                ready.set()
-                await asyncio.Event().wait()
-            finally:
-                await done.wait()
+    async def end() -> None:
+        await over.wait()
 
-    open_ = asyncio.create_task(call())
-    await ready.wait()
+    call = await waiting(leashes, end)
     assert await leashes.cut("a") == 1
-    assert not open_.done()
-    done.set()
+    assert not call.done()
+    over.set()
     with pytest.raises(RoleError):
-        await open_
+        await call

@@ -123,6 +123,7 @@ def left(round_: int, *, frozen: frozenset[Work] = frozenset()) -> Recovery:
         shards={0: 0, 1: 1},
         latest=latest,
         last_round=round_,
+        cohort=(0, 1),
         open_round=RoundRecord(run_id="r", round=round_, version=AT, deadline_s=600.0, target=2),
         assignments=tuple(asked(client=c, round_=round_) for c in (0, 1)),
         receipts=(receipt(0, round_),),

@@ -181,7 +181,7 @@ class Recovery:
     shards: dict[int, int]
     latest: VersionRecord | None
     last_round: int
-    cohort: tuple[int, ...] = ()
+    cohort: tuple[int, ...]
     open_round: RoundRecord | None
     assignments: tuple[AssignmentRecord, ...]
     receipts: tuple[ReceiptRecord, ...]
