@@ -1,13 +1,11 @@
 """Words of two, four or eight bytes as planes of bytes: what varies little is then laid together, for Huffman to find.
 
-Planes are made by halving and put together by doubling, so that every pass works on the narrowest words it can: half
-the memory traffic of shifting whole words by bytes. To the left, products stand for shifts: numpy makes those of 16-bit
-words three times faster.
+A plane is one cast: a word that is read from its second byte on has that byte lowest. Planes are put together by doubling,
+so that every pass works on the narrowest words it can. To the left, products stand for shifts: numpy makes those of
+16-bit words three times faster.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +22,16 @@ Outlooks = list[entropy.Outlook]  # lowest plane first
 def pack_planes(room: Room, words: Words, *, rotated: bool = False, expected: Outlooks | None = None) -> None:
     """Write the bytes of `words` [n, at most one block], plane by plane, lowest first, each a stream of its own.
 
-    `expected` is what `outlooks` said of the blocks that this is one of. With `rotated`, the highest 16 bits are rotated left by one first: the sign leaves, and the highest plane is the
-    exponent alone. A plane that does not shrink is written once, where it stays.
+    With `rotated`, the highest 16 bits are rotated left by one first: the sign leaves, and the highest plane is the
+    exponent alone. `expected` is what `outlooks` said of the blocks that this is one of. A plane that does not shrink is
+    written once, where it stays.
     """
-    for lowest, outlook in zip(_split(words, rotated), expected or [entropy.UNKNOWN] * words.itemsize, strict=True):
+    split = _Split(words, rotated)
+    for number in range(words.itemsize):
         place = room.ahead(1 + words.size)
         plane = place[1:]
-        np.copyto(plane, lowest, casting="unsafe")
-        coded = entropy.shrink(plane, outlook)
+        split.fill(number, plane)
+        coded = entropy.shrink(plane, expected[number] if expected else entropy.UNKNOWN)
         if coded:
             room.put(coded)
         else:
@@ -40,8 +40,13 @@ def pack_planes(room: Room, words: Words, *, rotated: bool = False, expected: Ou
 
 
 def outlooks(sample: Words, *, rotated: bool = False) -> Outlooks:
-    """What to expect of the planes of blocks from words taken here and there."""
-    return [entropy.outlook(lowest.astype(np.uint8)) for lowest in _split(sample, rotated)]
+    """What to expect of the planes of blocks from words [n] taken here and there."""
+    split, plane = _Split(np.ascontiguousarray(sample), rotated), np.empty(sample.size, np.uint8)
+    expected = []
+    for number in range(sample.itemsize):
+        split.fill(number, plane)
+        expected.append(entropy.outlook(plane))
+    return expected
 
 
 def unpack_planes(cursor: Cursor, out: Words, *, rotated: bool = False) -> None:
@@ -55,25 +60,36 @@ def planes_bound(words: Words) -> int:
     return words.nbytes + words.dtype.itemsize * -(-words.size // BLOCK_VALUES)
 
 
-def _split(words: Words, rotated: bool) -> Iterator[Words]:
-    """Words whose lowest byte is the plane, plane by plane."""
-    width = words.dtype.itemsize
-    if width == 1:
-        yield words
-    elif width == 2 and rotated:
-        # the sign comes in below the seven bits of the mantissa that are above it
-        low = words.astype(np.uint8)
-        low += low
-        low |= (words.view("<i2") < 0).view(np.uint8)
-        yield low
-        yield words >> np.uint16(7)
-    elif width == 2:
-        yield words
-        yield words >> np.uint16(8)
-    else:
-        half = f"<u{width // 2}"
-        yield from _split(words.astype(half), False)
-        yield from _split((words >> 4 * width).astype(half), rotated)
+class _Split:
+    """Words [n, at least one], end to end in memory, of which planes are wanted."""
+
+    def __init__(self, words: Words, rotated: bool) -> None:
+        self._words = words
+        self._upper: Words | None = None  # the 16 bits that are rotated
+        if rotated and words.itemsize > 1:
+            self._upper = np.empty(words.size, "<u2")
+            _read_from(words, words.itemsize - 2, self._upper)
+
+    def fill(self, number: int, plane: Bytes) -> None:
+        """Write byte `number` of each word, the lowest being 0, to `plane` [n]."""
+        beyond = number - self._words.itemsize
+        if self._upper is None or beyond < -2:
+            _read_from(self._words, number, plane)
+        elif beyond == -1:
+            np.copyto(plane, self._upper >> np.uint16(7), casting="unsafe")
+        else:
+            # what is above the lowest seven bits has left, and the sign comes in below them
+            np.copyto(plane, self._upper, casting="unsafe")
+            plane += plane
+            plane |= (self._upper.view("<i2") < 0).view(np.uint8)
+
+
+def _read_from(words: Words, byte: int, out: Words) -> None:
+    """The lowest bits of each word [n] when it is read from its byte number `byte` on, as many as `out` [n] takes."""
+    data, width = words.view(np.uint8), words.itemsize
+    end = (words.size - 1) * width
+    np.copyto(out[:-1], data[byte : byte + end].view(words.dtype), casting="unsafe")
+    out[-1:] = data[end + byte : end + byte + out.itemsize].view(out.dtype)
 
 
 def _join(planes: list[Bytes], out: Words, rotated: bool) -> None:
