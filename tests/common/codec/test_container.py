@@ -28,7 +28,7 @@ from fedprune.codec.entropy import BLOCK_SYMBOLS, Mode, pack, unpack
 from fedprune.codec.grouping import POOL_ELEMENTS, SMALL_ELEMENTS, group
 from fedprune.codec.places import Places
 from fedprune.codec.positions import CODINGS
-from fedprune.codec.room import Room
+from fedprune.codec.room import FrameRoom, Room
 from fedprune.errors import DecodeError, LocalError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec, Version
@@ -109,6 +109,23 @@ def test_what_is_written_in_a_room_stays_until_it_is_used_again() -> None:
     assert len(room.written) == 3
     room.restart(2)
     assert len(room.written) == 0
+
+
+@pytest.mark.parametrize("before", [b"", b"ab", b"abc"])
+@pytest.mark.parametrize("expected_bytes", [0, 4, 64])
+def test_a_frame_stays_where_it_was_written_moves_or_grows(before: bytes, expected_bytes: int) -> None:
+    room, whole = FrameRoom(expected_bytes), b""
+    for number in range(3):
+        room.bytes_before = 3
+        room.restart(8)
+        room.ahead(8)[:] = number
+        room.advance(5)
+        body = room.written
+        for part in (before, body, b"end"):
+            room.append(part)
+        whole += before + bytes([number] * 5) + b"end"
+    del body, part
+    assert room.finish() == whole
 
 
 def test_a_large_frame_is_the_one_that_grows() -> None:
