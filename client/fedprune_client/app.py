@@ -7,6 +7,7 @@ Arguments are parsed here and nowhere else. What needs gRPC or torch is imported
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,9 @@ import typer
 
 from fedprune import commands
 from fedprune_client.config import PATIENCE_S, ClientConfig
+
+# How long a thread may keep the interpreter from another one.
+HAND_OVER_S = 0.0005
 
 app = commands.new_app("fedprune_client", "A client: trains on its own data and sends what is left of its update.")
 
@@ -96,6 +100,8 @@ def run(
 
     # What is imported stays: looking through it for garbage would hold up a round now and then.
     gc.freeze()
+    # Two threads take turns, one for the network and one for the model: none is to wait long for the other.
+    sys.setswitchinterval(HAND_OVER_S)
     kept = f"kept: who this client is and what it has sealed, in {config.state}; start it again and it goes on"
     with commands.interruptible(kept):
         ended = run_client(config)

@@ -90,6 +90,10 @@ class Closing:
         """What the clients must find out before this round can be closed."""
         return self.pruner.needs(round=round_, mask=self.versions.latest.mask)
 
+    def evaluates(self, round_: int) -> bool:
+        """Whether closing this round takes an evaluation on the coordinator's own data."""
+        return self.evaluate is not None and self.due(round_)
+
     def close(self, round_: int) -> Closed:
         """Freeze the accepted set and make the next version of it. Commits nothing."""
         if round_ == 0:
@@ -155,7 +159,7 @@ class Closing:
     def _evaluate(self, round_: int, arrays: Arrays) -> tuple[Score | None, float]:
         """What the coordinator finds on its own data, where that is due, and the seconds it takes."""
         began_s = self.clock()
-        score = self.evaluate(arrays) if self.evaluate and self.due(round_) else None
+        score = self.evaluate(arrays) if self.evaluate is not None and self.due(round_) else None
         return score, self.clock() - began_s
 
     def _close_priming(self) -> Closed:

@@ -209,10 +209,10 @@ async def _write(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_
     """Hand out one message. Whoever does not read holds a connection, not us."""
     writing = asyncio.ensure_future(context.write(reply))
     try:
-        async with asyncio.timeout(stall_s):
-            await asyncio.shield(writing)
-    except TimeoutError:
-        raise UnavailableError("does not read", party=caller().identity, seen=f"nothing for {stall_s:g} s") from None
+        await asyncio.wait({writing}, timeout=stall_s)
+        if not writing.done():
+            raise UnavailableError("does not read", party=caller().identity, seen=f"nothing for {stall_s:g} s")
+        writing.result()
     except asyncio.CancelledError:
         # gRPC that is cut off in its first message cannot say a status any more, and the caller would wait for ever.
         await asyncio.wait({writing}, timeout=CUT_S)

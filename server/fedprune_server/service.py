@@ -29,6 +29,13 @@ from fedprune_server.run import Run
 
 log = logging.getLogger("fedprune.service")
 
+
+async def pause(seconds: float) -> None:
+    """Wait, where there is something to wait for: a turn of the event loop for nothing costs more than it looks."""
+    if seconds > 0:
+        await asyncio.sleep(seconds)
+
+
 Context = Any  # grpc.aio.ServicerContext; its published type is generic in ways the generated base is not
 
 
@@ -103,7 +110,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
                 self._coordinator.hear(member, message)
                 if message.WhichOneof("event") == "result":
                     queue.put_nowait(pb.CoordinatorMessage(answer=await self._answer(member, message.result)))
-                await asyncio.sleep(pace.take(1, time.monotonic()))
+                await pause(pace.take(1, time.monotonic()))
         finally:
             queue.put_nowait(None)
 
@@ -111,7 +118,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
         """A result that came in one message, which is here already: it takes no room of the uploads. While it is checked,
         its client is not listened to."""
         assignment_id, count = result.begin.assignment_id, len(result.data)
-        await asyncio.sleep(self._limits.owe_s(member.identity, count, time.monotonic()))
+        await pause(self._limits.owe_s(member.identity, count, time.monotonic()))
         try:
             with self._watching_store():
                 run = self._coordinator.run_of(result.begin.run_id)
@@ -121,7 +128,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
             log.info("refused a result: %s", error, extra=member.names)
             return pb.Answer(assignment_id=assignment_id, refusal=pb.Refusal(status=error.status, reason=str(error)))
         self._limits.settle(member.identity, assignment_id)
-        await asyncio.sleep(self._limits.pause_s(member.identity, count, time.monotonic()))
+        await pause(self._limits.pause_s(member.identity, count, time.monotonic()))
         run.at("receipt-sent")
         return pb.Answer(assignment_id=assignment_id, receipt=receipt)
 
@@ -151,7 +158,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
                     del chunk  # what is not read is held once, by who writes it
                     yield reply.pop()
                     sent += count
-                    await asyncio.sleep(self._moved(run, member, count))
+                    await pause(self._moved(run, member, count))
             finally:
                 run.accounts.sent(member, part, data, start=resumed, end=sent)
         if parts:
@@ -177,7 +184,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
                         del request  # a chunk is held once, and not while the next one is waited for
                         position, count = await self._append(run, intake, chunk, position), len(chunk)
                         del chunk
-                        await asyncio.sleep(self._moved(run, member, count))
+                        await pause(self._moved(run, member, count))
                     await run.intake.finish(intake)
             assert intake.receipt is not None
             self._coordinator.count(member, down=intake.receipt.ByteSize())
@@ -201,7 +208,7 @@ class CoordinatorService(rpc.CoordinatorServicer):
             came, count = [request], request.ByteSize()
             del request
             yield came.pop()
-            await asyncio.sleep(self._limits.pause_s(member.identity, count, time.monotonic()))
+            await pause(self._limits.pause_s(member.identity, count, time.monotonic()))
             watchdog.heard(count, time.monotonic())
 
     def _moved(self, run: Run, member: Member, count: int) -> float:
@@ -230,5 +237,5 @@ class CoordinatorService(rpc.CoordinatorServicer):
         """Bytes there and back, at the pace that uploads have."""
         reply = probed(request, party=caller().party)
         moved = len(request.payload) + request.answer_bytes
-        await asyncio.sleep(self._limits.pause_s(caller().identity, moved, time.monotonic()))
+        await pause(self._limits.pause_s(caller().identity, moved, time.monotonic()))
         return reply

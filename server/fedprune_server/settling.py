@@ -29,8 +29,8 @@ log = logging.getLogger("fedprune.run")
 
 # Garbage that may lie about, so that rounds of small models need not stop for it.
 TIDY_BYTES = 16 << 20
-# A model up to here is written to the page cache, step and snapshot, in a millisecond or two.
-LIGHT_BYTES = 1 << 18
+# A model up to here is encoded, or one update of it is added, in a millisecond or two; and so many updates.
+LIGHT_BYTES, FEW = 1 << 18, 16
 
 
 @dataclass(slots=True)
@@ -85,12 +85,23 @@ class Settling:
 
     async def settle(self, round_: int, course: Course) -> Closed:
         """Fold what was accepted, and commit what comes of it: a version, or before round 1 the first mask."""
-        sampling = asyncio.to_thread(self.accounts.sample_sockets)
-        closed, _ = await asyncio.gather(asyncio.to_thread(self.closing.close, round_), sampling)
+        closed = await self._closed(round_, course)
         self.at("round-folded")
         await (self._commit(round_, course, closed) if round_ else self._commit_mask(closed))
         self._untidy_bytes += sum(receipt.size for receipt in closed.receipts)
         return closed
+
+    async def _closed(self, round_: int, course: Course) -> Closed:
+        if self._is_light(course) and not self.closing.evaluates(round_):
+            self.accounts.sample_sockets()
+            return self.closing.close(round_)
+        sampling = asyncio.to_thread(self.accounts.sample_sockets)
+        closed, _ = await asyncio.gather(asyncio.to_thread(self.closing.close, round_), sampling)
+        return closed
+
+    def _is_light(self, course: Course) -> bool:
+        """Whether what the round takes here is done sooner than threads have taken turns at it: some milliseconds."""
+        return self.versions.schema.dense_bytes <= LIGHT_BYTES and len(course.cohort) <= FEW
 
     async def remeasure(self, round_: int) -> None:
         """Commit the statistics that clients measured under the new mask; the coordinator's own evaluation has waited for
@@ -176,8 +187,7 @@ class Settling:
         final = course.accepted == frozenset(course.cohort)
         record, text = closed.prepared.record, row.to_json()
         commit = partial(self.store.commit_version, record, report_json=text, entries=entries, synced=not final)
-        # What waits for no disk and is small is done sooner than a thread is woken.
-        if final and self.versions.schema.dense_bytes <= LIGHT_BYTES:
+        if final and self._is_light(course):
             commit()
         else:
             await asyncio.to_thread(commit)

@@ -30,7 +30,7 @@ from fedprune_server.prepared import Arrays, Prepared
 from fedprune_server.state import Kept, pack_state, unpack_state
 from fedprune_server.store import Store, VersionRecord
 from fedprune_server.trials import ControlState
-from fedprune_server.ways import Ways
+from fedprune_server.ways import Ways, is_small
 
 log = logging.getLogger("fedprune.run")
 
@@ -100,7 +100,7 @@ class Versions:
         levels = levels or {}
         packed = before.kept.levels if before and before.levels is levels else pack_levels(levels)
         kept = Kept(memory=memory, optimizer=optimizer or {}, beliefs=beliefs or {}, levels=packed, control=control)
-        values = "raw" if plan is not None and plan.values == "raw" else "lossless"
+        values = "raw" if is_small(self.schema) or (plan is not None and plan.values == "raw") else "lossless"
         model = model or self._put_snapshot(version, arrays, mask, values)
         record = self._record(version, model, mask, pack_state(kept), parts, round_)
         return Prepared(

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedprune.codec import encode_mask_set, encode_update
 from fedprune.errors import VersionError
 from fedprune.mask import Mask
 from fedprune.parts import Part, PartKind
-from fedprune.tensor import Version
+from fedprune.tensor import Schema, Version
 from fedprune_server.levels import is_known
 from fedprune_server.prepared import Prepared
 from fedprune_server.store import Blobs
 
 # Steps that are kept for clients that are behind.
 HISTORY = 8
+SMALL_BYTES = 1 << 18
 
 
 @dataclass(slots=True, kw_only=True)
 class Ways:
     """The ways that are open: steps by the model version they lead to, oldest first, from and to any mask; and snapshots
-    of levels, which are made when somebody wants one, by mask version."""
+    of levels and of small models, which are made when somebody wants one, by mask version."""
 
     blobs: Blobs
     _steps: OrderedDict[int, tuple[tuple[Part, ...], ...]] = field(default_factory=OrderedDict)
-    _on_demand: dict[int, tuple[Part, Part]] = field(default_factory=dict)
+    _on_demand: dict[int, tuple[Part, ...]] = field(default_factory=dict)
     _kept: set[str] = field(default_factory=set)
 
     def open(self, latest: Prepared) -> None:
@@ -101,24 +102,29 @@ class Ways:
         return None
 
     def _snapshot(self, latest: Prepared, mask: Mask) -> tuple[Part, ...]:
-        if mask is latest.mask:
-            return (
-                self.part(PartKind.MASK, latest.version, None, latest.record.mask_digest),
-                self.part(PartKind.MODEL, latest.version, None, latest.record.model_digest),
-            )
+        whole, record = mask is latest.mask, latest.record
+        if whole and not is_small(mask.schema):
+            return self._snapshot_parts(latest.version, record.mask_digest, record.model_digest)
         if mask.version not in self._on_demand:
-            version = Version(shape=latest.version.shape, model=latest.version.model, mask=mask.version)
+            version = replace(latest.version, mask=mask.version)
+            held = record.mask_digest if whole else self._make(encode_mask_set(mask))
             model = encode_update(latest.arrays, schema=mask.schema, mask=mask, version=version)
-            self._on_demand[mask.version] = (
-                self.part(PartKind.MASK, version, None, self._make(encode_mask_set(mask))),
-                self.part(PartKind.MODEL, version, None, self._make(model)),
-            )
+            self._on_demand[mask.version] = self._snapshot_parts(version, held, self._make(model))
         return self._on_demand[mask.version]
+
+    def _snapshot_parts(self, version: Version, mask: str, model: str) -> tuple[Part, ...]:
+        return self.part(PartKind.MASK, version, None, mask), self.part(PartKind.MODEL, version, None, model)
 
     def _make(self, frame: bytes) -> str:
         # Named first: whoever tidies meanwhile must not take it for garbage.
         self._kept.add(hashlib.sha256(frame).hexdigest())
         return self.blobs.put(frame)
+
+
+def is_small(schema: Schema) -> bool:
+    """Whether versions of this model are stored as they are: a snapshot that hardly anybody asks for is coded when somebody
+    does, in a millisecond or two."""
+    return schema.dense_bytes <= SMALL_BYTES
 
 
 def _bytes(parts: tuple[Part, ...]) -> int:

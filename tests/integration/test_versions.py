@@ -18,7 +18,7 @@ from fedprune.parts import Part, PartKind
 from fedprune.tensor import Role, Schema, TensorSpec, Version
 from fedprune.work import UploadPlan
 from fedprune_client.replica import Replica
-from fedprune_server import versions
+from fedprune_server import versions, ways
 from fedprune_server.prepared import Arrays
 from fedprune_server.store import MemoryStore, RoundRecord, RunRecord, RunState
 from fedprune_server.versions import Versions
@@ -175,7 +175,25 @@ def test_steps_are_forgotten_after_a_while() -> None:
         history.commit(INT8)
     assert PartKind.DELTA not in follow(history, replica)
     assert_same(history, replica)
+    history.commit(INT8)
     assert len(history.versions.kept) <= HISTORY
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_snapshot_of_a_small_model_is_coded_when_somebody_wants_it(
+    monkeypatch: pytest.MonkeyPatch, small: bool
+) -> None:
+    monkeypatch.setattr(ways, "SMALL_BYTES", SCHEMA.dense_bytes if small else 0)
+    history, replica = History(1), Replica(schema=SCHEMA)
+    history.commit(LOSSLESS)
+    stored = history.versions.latest.record.model_digest
+    _, model = history.versions.parts(None, history.versions.latest.version)
+    assert (model.digest == stored) is not small
+    assert follow(history, replica)
+    assert_same(history, replica)
+    again = history.versions.parts(None, history.versions.latest.version)
+    assert again == history.versions.parts(None, history.versions.latest.version)
+    assert model.digest in history.versions.kept or not small
 
 
 def test_only_the_latest_version_is_to_be_had() -> None:
@@ -256,6 +274,7 @@ def test_step_and_snapshot_of_a_large_model_are_encoded_side_by_side_to_the_same
     monkeypatch: pytest.MonkeyPatch, values: str
 ) -> None:
     records = []
+    monkeypatch.setattr(ways, "SMALL_BYTES", 0)
     for large in (1 << 20, 1):
         monkeypatch.setattr(versions, "LARGE", large)
         history = History(3)
