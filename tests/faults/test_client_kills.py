@@ -31,4 +31,4 @@ def test_a_client_that_is_stopped_stalls_only_itself(tmp_path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_twenty_kills(tmp_path: Path) -> None:
-    assert asyncio.run(killed(clients.Plan(seed=1, kills=20, rounds=30), tmp_path)).kills == 20
+    assert asyncio.run(killed(clients.Plan(seed=1, kills=20, rounds=120), tmp_path)).kills == 20

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprune.framing import MAX_CHUNK_BYTES
+from fedprune_client.outbox import read_sealed
 from fedprune_lab.faults.programs import Program, Zygote
 from fedprune_server.store import SqliteStore, Work, verify
 
@@ -144,7 +145,7 @@ class _Site:
     async def kill_and_start(self) -> bool:
         """Kill it where it stands and start it again; True when it had a sealed result."""
         await self.kill()
-        sealed = any(path.stat().st_size for path in self._outbox.glob("*.result"))
+        sealed = any(read_sealed(path) for path in self._outbox.glob("*.result"))
         if sealed and self.trained:
             self.sealed[self.trained[-1]] = self.trained.count(self.trained[-1])
         await self.start()
