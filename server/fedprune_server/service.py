@@ -1,7 +1,8 @@
 """The gRPC shell: streams in, coordinator calls, streams out. Nothing is decided here.
 
 Each handler reads who is calling, turns messages into values by `fedprune.wire`, and counts what it moved. All
-blocking work (disk, decoding) runs in threads; the event loop only shuffles messages.
+work that takes long (disk, decoding) runs in threads; the event loop only shuffles messages, and folds models that are so
+small that threads would take longer to take turns.
 """
 
 from __future__ import annotations
