@@ -44,7 +44,7 @@ class _Step:
     parts: tuple[Part, ...]
     memory: Memory = field(default_factory=Memory)
     dropped_norm: float = 0.0
-    # The digest of the snapshot, where that was encoded beside the step.
+    # The digest of the snapshot, where that was encoded beside the step, or is the same.
     model: str = ""
 
 
@@ -196,15 +196,17 @@ class Versions:
         if is_compressed(plan):
             step = self._compressed_step(before, version, arrays, mask, plan, memory)
             return replace(step, dropped_norm=dropped)
-        arrays, model = caught_up(arrays, memory), None
+        arrays, model, raw = caught_up(arrays, memory), None, plan.values == "raw"
         with ThreadPoolExecutor(1) as beside:
-            if self.schema.parameters >= LARGE:
+            if self.schema.parameters >= LARGE and not raw:
                 model = beside.submit(self._put_snapshot, version, arrays, mask, plan.values)
             frame = encode_update(
                 arrays, schema=self.schema, plan=plan.values, mask=mask, base=before.arrays, version=version
             )
             parts = self._step_parts(before, version, mask, frame)
-            return _Step(arrays=arrays, parts=parts, dropped_norm=dropped, model=model.result() if model else "")
+            # A raw step says all there is to say, whatever the receiver holds: it is the snapshot, too.
+            whole = parts[-1].digest if raw else model.result() if model else ""
+            return _Step(arrays=arrays, parts=parts, dropped_norm=dropped, model=whole)
 
     def _put_snapshot(self, version: Version, arrays: Arrays, mask: Mask, values: str) -> str:
         snapshot = encode_update(arrays, schema=self.schema, plan=values, mask=mask, version=version)

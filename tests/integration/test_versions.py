@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedprune.codec import Limits
+from fedprune.codec import Limits, encode_update
 from fedprune.errors import FedpruneError, VersionError
 from fedprune.mask import Mask
 from fedprune.parts import Part, PartKind
@@ -267,6 +267,26 @@ class TestRefusals:
         history, replica = self.ready()
         for part, data in history.parts(replica):
             assert len(data) <= replica.max_bytes(part) < 10_000
+
+
+def test_a_raw_step_is_the_snapshot_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    history, replica, encoded = History(1), Replica(schema=SCHEMA), list[bytes]()
+
+    def encode(*args: Any, **kwargs: Any) -> bytes:
+        encoded.append(encode_update(*args, **kwargs))
+        return encoded[-1]
+
+    monkeypatch.setattr(versions, "encode_update", encode)
+    for density in (1.0, 0.5):
+        encoded.clear()
+        history.remask(density)
+        history.commit(UploadPlan(values="raw"))
+        assert len(encoded) == 1
+        latest = history.versions.latest
+        whole = encode_update(latest.arrays, schema=SCHEMA, plan="raw", mask=latest.mask, version=latest.version)
+        assert bytes(history.store.blobs.open(latest.record.model_digest)) == whole
+        follow(history, replica)
+        assert_same(history, replica)
 
 
 @pytest.mark.parametrize("values", ["lossless", "raw"])
