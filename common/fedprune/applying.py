@@ -30,7 +30,7 @@ def put(array: Array, spec: TensorSpec, packed: Packed, mask: Mask, *, add: bool
     flat = array.reshape(-1)
     places = packed.indices
     if places is None and spec.role is Role.PRUNABLE:
-        places = mask.indices(spec.name)
+        places = mask.places(spec.name)
     if not add or spec.role in (Role.BUFFER, Role.COUNTER):
         flat[slice(None) if places is None else places] = packed.values
     elif places is None:

@@ -31,10 +31,8 @@ class Space:
     def of(cls, spec: TensorSpec, base: Arrays, mask: Mask) -> Space:
         """The space of a tensor under the run's mask."""
         values = numbers(base[spec.name].reshape(-1), spec)
-        if spec.role is not Role.PRUNABLE or mask.alive[spec.name].all():
-            return cls(spec=spec, alive=None, base=values)
-        alive = mask.indices(spec.name)
-        return cls(spec=spec, alive=alive, base=values.take(alive))
+        alive = mask.places(spec.name) if spec.role is Role.PRUNABLE else None
+        return cls(spec=spec, alive=alive, base=values if alive is None else values.take(alive))
 
     @property
     def size(self) -> int:
