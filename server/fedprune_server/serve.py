@@ -285,4 +285,7 @@ def serve(
     with terminal.open():
         finished = asyncio.run(server.run())
     terminal.close()
-    return 128 + server.signalled if server.signalled else int(not finished)
+    # A signal that comes when everything is over ends nothing: a supervisor that read a failure would begin anew.
+    if finished:
+        return 0
+    return 128 + server.signalled if server.signalled else 1

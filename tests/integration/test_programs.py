@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from fedprune.config import RunConfig
 from fedprune_lab.new import create
 from fedprune_lab.ports import Ports
+from fedprune_server.serve import Server, serve
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -71,6 +73,24 @@ def test_a_signal_ends_it_and_says_what_was_kept(coordinator: subprocess.Popen[s
     assert "kept: " in words
     assert "Traceback" not in words
     assert coordinator.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("finished", "signalled", "code"), [(True, 15, 0), (True, 0, 0), (False, 15, 143), (False, 0, 1)]
+)
+def test_a_signal_behind_the_end_makes_no_failure_of_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, *, finished: bool, signalled: int, code: int
+) -> None:
+    """Who restarts what failed would begin the next run."""
+
+    async def run(server: Server) -> bool:
+        server.signalled = signalled
+        return finished
+
+    monkeypatch.setattr(Server, "run", run)
+    config = RunConfig.load(project / "run.toml")
+    task, out = project / "task.py", project / "runs"
+    assert serve([config], task=task, out=out, address="127.0.0.1:0", insecure=True) == code
 
 
 def test_with_json_each_side_prints_one_object(project: Path, address: str) -> None:

@@ -78,8 +78,12 @@ async def _live(plan: Plan, warm: Zygote, folder: Path, port: int, found: Found)
             return
         found.deaths += 1
         # Nobody can help being killed while it leaves: the run was over, and its store is closed.
-        if code == -signal.SIGKILL and (folder / "runs" / RUN / STATE / SEAL).exists():
+        if code < 0 and _is_over(folder / "runs" / RUN):
             return
+
+
+def _is_over(run: Path) -> bool:
+    return (run / "report.json").exists() and (run / STATE / SEAL).exists()
 
 
 async def _end(program: Program, life: Life) -> int:
