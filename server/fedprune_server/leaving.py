@@ -20,17 +20,22 @@ DRAIN_S = 30.0
 Say = Callable[[str], None]
 
 
-async def farewell(coordinator: Coordinator, run: Run, *, absent_s: float, suspended: asyncio.Event, say: Say) -> None:
+async def farewell(coordinator: Coordinator, run: Run, *, absent_s: float, suspended: asyncio.Event, say: Say) -> bool:
     """Give the clients time to hear that it is over and to hang up; those that are away, and may not know that we are
-    back, `absent_s`."""
+    back, `absent_s`. False when the process is told to end before they have heard: the next one has to tell them."""
     began = time.monotonic()
     if run.untold and absent_s:
         say(f"the run is over; waiting up to {absent_s:g} s for clients that may not have heard")
-    while not suspended.is_set():
+    while True:
         waited = time.monotonic() - began
         absent = run.untold if waited < absent_s else frozenset()
         if not (absent or (coordinator.members.connected and waited < max(FAREWELL_S, absent_s))):
-            return
+            return True
+        if suspended.is_set():
+            if absent:
+                say(f"kept: run {run.run_id} is over, and {len(absent)} of its clients may not have heard")
+                say("start the coordinator again in the same way and they do")
+            return not absent
         await asyncio.sleep(0.02)
 
 

@@ -203,7 +203,8 @@ class Server:
                 end = run.ended.result()
                 if not more or coordinator.shutdown:
                     away_s = config.clients.grace_s if resumed else 0.0
-                    await farewell(coordinator, run, absent_s=away_s, suspended=self._suspended, say=self.say)
+                    if not await farewell(coordinator, run, absent_s=away_s, suspended=self._suspended, say=self.say):
+                        return
                 await asyncio.to_thread(run.conclude, end.outcome)
                 self.outcomes.append(end)
             else:

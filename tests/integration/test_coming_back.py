@@ -49,3 +49,21 @@ async def test_a_client_that_does_not_come_back_is_waited_for_once(tmp_path: Pat
         assert await again.end(serving)
     assert [row.clients_counted for row in again.rounds if row.round > 2] == [2, 2]
     assert [said for said in again.said if "clients to come back: 1 of 3 away" in said]
+
+
+async def test_a_process_that_is_asked_to_end_leaves_it_to_the_next_to_say_that_the_run_is_over(tmp_path: Path) -> None:
+    keys = ("clients.grace_s=6",)
+    again, awaited, others = await cut_off(tmp_path, *keys)
+    async with again.serving() as serving:
+        for name in (awaited, others[0]):
+            again.start(name)
+        await until(lambda: any("the run is over; waiting" in said for said in again.said), serving)
+        again.server._suspended.set()
+        assert not await serving
+    assert any("1 of its clients may not have heard" in said for said in again.said)
+    last = Federation(tmp_path, tmp_path / "task.py", [run_file(*KEYS, *keys)])
+    async with last.serving() as serving:
+        late = last.start(others[1])
+        assert await last.end(serving)
+        await late.end()
+    assert [report.name for report in last.reports] == ["run"]
