@@ -31,6 +31,7 @@ from fedprune_lab.faults import clients, damage, fencing, links, replays
 from fedprune_lab.faults.campaign import Trial, campaign, point_trials, random_trials
 from fedprune_lab.faults.plan import RUN, Found
 from fedprune_lab.faults.programs import zygote
+from fedprune_lab.faults.scenarios import ELSEWHERE
 from fedprune_server.failpoints import POINTS
 
 
@@ -41,7 +42,7 @@ def trials(asked: argparse.Namespace) -> Iterable[Trial]:
     action = Action(asked.action)
     if asked.verb == "point":
         return point_trials([asked.name], hits=[asked.hit], action=action)
-    names = [n for n, p in POINTS.items() if action is Action.KILL or p.fails]
+    names = [n for n, p in POINTS.items() if n not in ELSEWHERE and (action is Action.KILL or p.fails)]
     return point_trials(names, hits=range(1, asked.each + 1), action=action)
 
 

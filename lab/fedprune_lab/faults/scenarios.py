@@ -13,6 +13,8 @@ from fedprune_lab.faults.scripted import Mood
 # Above what the store keeps in its database: updates and models of this net are files.
 LARGE = Model(inputs=400, hidden=500)
 KILLED = frozenset({0, -int(signal.SIGKILL)})
+# Points that no trial passes: its net has no running statistics. The tests of re-estimation end a coordinator there.
+ELSEWHERE = frozenset({"statistics-folded"})
 # Before a program can heed a signal, the signal ends it.
 SUSPENDED = frozenset({0, 128 + int(signal.SIGTERM), -int(signal.SIGTERM)})
 
