@@ -36,8 +36,8 @@ _MAPPED_PREFIX = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One TCP socket at one moment. `cookie` names it for as long as the machine runs, `request` asks for it alone, as long
-    as it lives; `inode` is 0 once no process holds it. `acked` counts our bytes that the peer's kernel has confirmed, with 1 for a SYN that we sent and 1 for
-    our FIN; `received` counts the payload that came in, in order."""
+    as it lives; `inode` is 0 once no process holds it. `acked` counts our bytes that the peer's kernel has confirmed, with
+    1 for a SYN that we sent and 1 for our FIN; `received` counts the payload that came in, in order."""
 
     cookie: bytes
     request: bytes

@@ -28,8 +28,9 @@ class NetworkSection(Section):
     insecure: bool = False
     """Serve plaintext on an address that other machines can reach; `--insecure` sets it."""
     chunk_bytes: Annotated[int, Field(ge=0, le=MAX_CHUNK_BYTES), AfterValidator(_chunk)] = 0
-    """Most bytes of payload in one message of a download; 0 is what the transport carries best, 1 MiB, with TLS half of that. It begins with 64 KiB, or with half of that where it has broken
-    off, and goes on with more where the link takes them at once, with less where it is slow."""
+    """Most bytes of payload in one message of a download; 0 is what the transport carries best, 1 MiB, with TLS half of
+    that. It begins with 64 KiB, or with half of that where it has broken off, and goes on with more where the link takes
+    them at once, with less where it is slow."""
     heartbeat_s: Seconds = 10.0
     """Seconds between two signs of life; a client silent for three of them counts as gone."""
     stall_s: Seconds = 30.0

@@ -30,14 +30,13 @@ from fedprune_server.run import Run
 
 log = logging.getLogger("fedprune.service")
 
+Context = Any  # grpc.aio.ServicerContext; its published type is generic in ways the generated base is not
+
 
 async def pause(seconds: float) -> None:
     """Wait, where there is something to wait for: a turn of the event loop for nothing costs more than it looks."""
     if seconds > 0:
         await asyncio.sleep(seconds)
-
-
-Context = Any  # grpc.aio.ServicerContext; its published type is generic in ways the generated base is not
 
 
 class CoordinatorService(rpc.CoordinatorServicer):
