@@ -203,14 +203,17 @@ class Cursor:
 
     def varint(self) -> int:
         """An unsigned LEB128 number below 2^63, in its shortest form."""
+        ahead = self._data[self._at : self._at + MAX_VARINT_BYTES]
         value = 0
-        for step in range(MAX_VARINT_BYTES):
-            byte = self.byte()
+        for step, byte in enumerate(ahead):
             value |= (byte & 0x7F) << (7 * step)
             if byte < 0x80:
                 if byte == 0 and step:
                     raise DecodeError("a number is padded with zeros")
+                self._at += step + 1
                 return value
+        if len(ahead) < MAX_VARINT_BYTES:
+            raise DecodeError("bytes end too early", seen=f"{self.left} bytes left", expected="a number")
         raise DecodeError("a number is too long", expected=f"at most {MAX_VARINT_BYTES} bytes")
 
     def varints(self, count: int) -> tuple[int, ...]:

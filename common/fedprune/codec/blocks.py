@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,44 +37,30 @@ _CODES = np.arange(NOTHING)
 _BELOW_TOP = np.append(np.ldexp(_EIGHTHS[_CODES % STEPS_PER_OCTAVE], -(_CODES // STEPS_PER_OCTAVE)), np.float32(0))
 
 
-class Spread(NamedTuple):
-    """Where decoded values belong: at some `places` [n] of the flat tensor `target`, None for all of it. They go there
-    while they are still in the cache; what is at other places stays."""
-
-    target: Floats
-    places: Indices | None
-
-    def put(self, values: Floats, first: int) -> None:
-        """Write `values`, the first of which is number `first` of the tensor."""
-        own = slice(first, first + values.size)
-        self.target[own if self.places is None else self.places[own]] = values
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocks:
     """`top`, the scale of the segment, and how far below it each block is [blocks].
 
-    Tensors lie end to end and stop at `ends`; each begins with a new block. Block i is values `edges[i]` to
-    `edges[i + 1]`.
+    Tensors lie end to end, and each begins with a new block: block i is of `sizes[i]` values, which are 2^`block_bits`
+    but for the last of a tensor.
     """
 
     top: np.float32
     scale_codes: Bytes
     block_bits: int
-    edges: Indices
-    ends: Sequence[int]
+    sizes: Indices
 
     @classmethod
     def of(cls, values: Floats, ends: Sequence[int], names: Sequence[str], block_bits: int) -> Blocks:
         """The scales that fit blocks of 2^`block_bits` values; raises `LocalError` naming the tensor when a value is not finite."""
-        edges = _edges(ends, 1 << block_bits)
-        peaks = _peaks(values, edges, block_bits)
+        sizes = _sizes(ends, block_bits)
+        peaks = _peaks(values, sizes, block_bits)
         if not peaks.max(initial=0.0) < LARGEST:
             bad = int(np.argmin(peaks < LARGEST))
-            check_size(float(peaks[bad]), names[int(np.searchsorted(ends, edges[bad], side="right"))])
+            check_size(float(peaks[bad]), names[int(np.searchsorted(ends, sizes[:bad].sum(), side="right"))])
         peaks *= HEADROOM
         top = np.float32(peaks.max(initial=0.0) * HEADROOM)
-        return cls(top=top, scale_codes=_scale_codes(peaks, float(top)), block_bits=block_bits, edges=edges, ends=ends)
+        return cls(top=top, scale_codes=_scale_codes(peaks, float(top)), block_bits=block_bits, sizes=sizes)
 
     @property
     def scales(self) -> Floats:
@@ -107,50 +92,36 @@ class Blocks:
             np.copyto(own, codes[at])
             own *= factors
 
-    def spread(self, codes: NDArray[np.int8], levels: int, outs: Sequence[Spread]) -> None:
-        """Write what `codes` mean to where each tensor's values belong."""
-        scratch, number, start = np.empty(CHUNK_VALUES, np.float32), 0, 0
-        for at, factors in self._factors(self.scales / np.float32(levels)):
-            own, first = scratch[: factors.size], at.start
-            np.copyto(own, codes[at])
-            own *= factors
-            while first < at.stop:
-                end = min(at.stop, self.ends[number])
-                outs[number].put(own[first - at.start : end - at.start], first - start)
-                first = end
-                if end == self.ends[number]:
-                    number, start = number + 1, end
-
     def _factors(self, steps: Floats) -> Iterator[tuple[slice, Floats]]:
-        """Parts of the segment, and the step of each value in them."""
-        for at, own in _chunks(self.edges, self.block_bits):
-            edges = self.edges[own.start : own.stop + 1]
-            yield at, steps[own].repeat(edges[1:] - edges[:-1])
+        """Parts of the segment, at most `CHUNK_VALUES` long, and the step of each value in them."""
+        start = 0
+        for own in _chunks(self.sizes.size, self.block_bits):
+            factors = steps[own].repeat(self.sizes[own])
+            yield slice(start, start + factors.size), factors
+            start += factors.size
 
 
-def _edges(ends: Sequence[int], block: int) -> Indices:
-    """Where each block begins, and where the last one ends [blocks + 1]."""
+def _sizes(ends: Sequence[int], block_bits: int) -> Indices:
+    """How many values each block of tensors has that stop at `ends` [blocks]."""
     if len(ends) == 1:
-        edges = np.arange(0, ends[0] + block, block)
-        edges[-1] = ends[0]
-        return edges
-    lasts = np.asarray(ends, np.intp)
-    firsts = np.concatenate(([0], lasts[:-1]))
-    blocks = -(-(lasts - firsts) // block)
-    total = int(blocks.sum())
-    edges = np.arange(total + 1) * block
-    # a tensor's blocks begin where it does, not where a whole last block of the one before it would end
-    edges[:total] -= np.repeat((np.cumsum(blocks) - blocks) * block - firsts, blocks)
-    edges[total] = lasts[-1]
-    return edges
+        sizes = np.empty(-(-ends[0] >> block_bits), np.intp)
+        sizes.fill(1 << block_bits)
+        sizes[-1:] -= (sizes.size << block_bits) - ends[0]
+        return sizes
+    counts = np.array(ends)
+    counts[1:] -= counts[:-1].copy()
+    counts = counts[counts > 0]
+    blocks = -(-counts >> block_bits)
+    sizes = np.full(int(blocks.sum()), 1 << block_bits)
+    sizes[blocks.cumsum() - 1] += counts - (blocks << block_bits)
+    return sizes
 
 
-def _chunks(edges: Indices, block_bits: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks, at most `CHUNK_VALUES` values at a time: their values, and their numbers."""
-    blocks, per_chunk = edges.size - 1, CHUNK_VALUES >> block_bits
+def _chunks(blocks: int, block_bits: int) -> Iterator[slice]:
+    """The numbers of `blocks`, some at a time that have at most `CHUNK_VALUES` values together."""
+    per_chunk = CHUNK_VALUES >> block_bits
     for first in range(0, blocks, per_chunk):
-        last = min(first + per_chunk, blocks)
-        yield slice(int(edges[first]), int(edges[last])), slice(first, last)
+        yield slice(first, first + per_chunk)
 
 
 def read_blocks(cursor: Cursor, ends: Sequence[int]) -> Blocks:
@@ -161,9 +132,9 @@ def read_blocks(cursor: Cursor, ends: Sequence[int]) -> Blocks:
     top = np.frombuffer(cursor.take(4), "<f4")[0]
     if not 0 <= top <= LARGEST:
         raise DecodeError("a scale is out of bounds", seen=float(top), expected=f"0 to {LARGEST:g}")
-    edges = _edges(ends, 1 << block_bits)
-    codes = entropy.unpack(cursor, edges.size - 1)
-    return Blocks(top=np.float32(top), scale_codes=codes, block_bits=block_bits, edges=edges, ends=ends)
+    sizes = _sizes(ends, block_bits)
+    codes = entropy.unpack(cursor, sizes.size)
+    return Blocks(top=np.float32(top), scale_codes=codes, block_bits=block_bits, sizes=sizes)
 
 
 def check_size(peak: float, name: str) -> None:
@@ -216,12 +187,15 @@ class Dither:
         above_zero ^= ABOVE_ZERO
 
 
-def _peaks(values: Floats, edges: Indices, block_bits: int) -> NDArray[np.float64]:
+def _peaks(values: Floats, sizes: Indices, block_bits: int) -> NDArray[np.float64]:
     """The largest magnitude of every block [blocks], NaN where there is one."""
-    peaks, scratch = np.empty(edges.size - 1), np.empty(CHUNK_VALUES, np.float32)
-    for at, own in _chunks(edges, block_bits):
-        sizes = np.abs(values[at], out=scratch[: at.stop - at.start])
-        peaks[own] = np.maximum.reduceat(sizes, edges[own] - at.start)
+    peaks, scratch, start = np.empty(sizes.size), np.empty(CHUNK_VALUES, np.float32), 0
+    for own in _chunks(sizes.size, block_bits):
+        ends = sizes[own].cumsum()
+        end = start + int(ends[-1])
+        magnitudes = np.abs(values[start:end], out=scratch[: end - start])
+        peaks[own] = np.maximum.reduceat(magnitudes, ends - sizes[own])
+        start = end
     return peaks
 
 

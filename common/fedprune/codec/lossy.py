@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedprune.codec import entropy
 from fedprune.codec.arrays import split
 from fedprune.codec.base import Array, Content, Cursor, Part, Values
-from fedprune.codec.blocks import CHUNK_VALUES, Blocks, Dither, Spread, check_size, read_blocks
+from fedprune.codec.blocks import CHUNK_VALUES, Blocks, Dither, check_size, read_blocks
 from fedprune.codec.planes import BLOCK_VALUES, pack_planes, unpack_planes
 from fedprune.codec.room import Room
 from fedprune.codec.values import CODINGS as LOSSLESS
@@ -119,11 +119,6 @@ class Int8:
 
     def decode(self, scales: Cursor, body: Cursor, out: Floats, ends: Sequence[int]) -> None:
         read_blocks(scales, ends).values(self._codes(body, out.size), self.levels, out)
-
-    def spread(self, scales: Cursor, body: Cursor, outs: Sequence[Spread], ends: Sequence[int]) -> None:
-        """As `decode`, to where each tensor's values belong."""
-        blocks = read_blocks(scales, ends)
-        blocks.spread(self._codes(body, ends[-1]), self.levels, outs)
 
     def _symbols(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
         return codes.view(np.uint8)
@@ -236,12 +231,11 @@ def _from_fives(symbols: NDArray[np.uint8]) -> NDArray[np.int8]:
     return table.take(symbols, axis=0).reshape(-1)
 
 
-# Those that can put values straight to their places.
-SPREADING: dict[Values, Int8] = {Values.INT8: Int8(), Values.INT4: Int4()}
 CODINGS: dict[Values, LossyCoding] = {
     Values.FLOAT16: Float16(),
     Values.BFLOAT16: BFloat16(),
-    **SPREADING,
+    Values.INT8: Int8(),
+    Values.INT4: Int4(),
     Values.TERNARY: Ternary(),
 }
 assert set(CODINGS) | set(LOSSLESS) == set(Values) - {Values.NONE}, "a value coding without code"

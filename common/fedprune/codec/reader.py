@@ -15,7 +15,6 @@ from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
 from fedprune.codec.arrays import as_mask, gather, split
 from fedprune.codec.base import Array, Content, Cursor, Packed, Positions, Values
-from fedprune.codec.blocks import Spread
 from fedprune.codec.grouping import Groups
 from fedprune.codec.limits import Limits
 from fedprune.codec.places import Places
@@ -89,25 +88,12 @@ class UpdateReader:
             if len(members) == 1 and members[0].places is None and self._names_no_places(number):
                 self._decode(number, out=targets[0])
                 continue
-            if self._names_no_places(number) and self._frame.segments[number].values in lossy.SPREADING:
-                self._spread(number, targets)
-                continue
             for slot, target, packed in zip(members, targets, self._decode(number), strict=True):
                 places = slot.places if packed.indices is None else packed.indices
                 target[slice(None) if places is None else places] = packed.values
 
     def _names_no_places(self, number: int) -> bool:
         return self._frame.segments[number].positions in (Positions.ALL, Positions.REF)
-
-    def _spread(self, number: int, targets: list[Array]) -> None:
-        """Decode a segment of all alive weights to where they belong, without laying them end to end before."""
-        segment, members = self._frame.segments[number], self._members[number]
-        segment.check()
-        outs = [Spread(lossy.floats(target), slot.places) for slot, target in zip(members, targets, strict=True)]
-        cursor, scales = Cursor(segment.body), Cursor(segment.scales)
-        lossy.SPREADING[segment.values].spread(scales, cursor, outs, ends_of(members, None))
-        cursor.done()
-        scales.done()
 
     def _check_header(self) -> None:
         header = self._frame.header

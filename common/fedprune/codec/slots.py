@@ -1,4 +1,4 @@
-"""What of each tensor can travel, looked up once a frame: asked anew at every step, a model of a hundred small tensors
+"""What of each tensor can travel, looked up once a mask: asked anew at every step, a model of a hundred small tensors
 would take longer over its questions than over its values.
 """
 
@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
-
-import numpy as np
+from weakref import WeakKeyDictionary
 
 from fedprune.codec.base import Shape
 from fedprune.codec.places import Places
@@ -29,9 +28,17 @@ class Slot(NamedTuple):
         return Shape.of(self.spec) if self.places is None else Shape(1, self.size)
 
 
-def slots(schema: Schema, mask: Mask | None) -> list[Slot]:
-    """One for each tensor of `schema`, in order; `mask` restricts the prunable ones."""
-    return [_slot(spec, mask) for spec in schema]
+_of_masks: WeakKeyDictionary[Mask, Sequence[Slot]] = WeakKeyDictionary()
+
+
+def slots(schema: Schema, mask: Mask | None) -> Sequence[Slot]:
+    """One for each tensor of `schema`, in order; `mask`, which is of the same model, restricts the prunable ones."""
+    if mask is None:
+        return [Slot(spec, None, spec.size) for spec in schema]
+    known = _of_masks.get(mask)
+    if known is None:
+        known = _of_masks[mask] = tuple(_slot(spec, mask) for spec in schema)
+    return known
 
 
 def shapes_of(members: Sequence[Slot]) -> list[Shape]:
@@ -42,9 +49,11 @@ def shapes_of(members: Sequence[Slot]) -> list[Shape]:
 def ends_of(members: Sequence[Slot], kept: Places | None) -> list[int]:
     """Where each tensor's values end in a segment; `kept` are the places in its space that travel, None for all."""
     ends = list(accumulate(slot.size for slot in members))
-    return ends if kept is None else [int(end) for end in np.searchsorted(kept.indices, ends)]
+    if kept is not None:
+        ends = kept.indices.searchsorted(ends).tolist()
+    return ends
 
 
-def _slot(spec: TensorSpec, mask: Mask | None) -> Slot:
-    places = None if mask is None or spec.role is not Role.PRUNABLE else mask.places(spec.name)
+def _slot(spec: TensorSpec, mask: Mask) -> Slot:
+    places = mask.places(spec.name) if spec.role is Role.PRUNABLE else None
     return Slot(spec, places, spec.size if places is None else places.size)

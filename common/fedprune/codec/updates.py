@@ -6,7 +6,7 @@ The writer and the reader both go through the segments of a frame one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,7 +51,7 @@ class _Source:
     version: Version
     content: Content
     plan: Plan
-    slots: list[Slot]
+    slots: Sequence[Slot]
     codings: list[str]
     dither: Dither
     room: Room
