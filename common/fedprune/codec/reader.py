@@ -6,7 +6,7 @@ frame only says how that memory is filled, and is refused where it says somethin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from fedprune.codec.slots import Slot, ends_of, shapes_of, slots
 from fedprune.errors import DecodeError, LimitError, VersionError
 from fedprune.mask import Bits, Indices, Mask
 from fedprune.tensor import Schema, TensorSpec, Version
+
+HELD_VALUES = 1 << 18  # of several segments together
 
 
 class UpdateReader:
@@ -81,16 +83,21 @@ class UpdateReader:
         """Write what travelled into `arrays`, in place; everything else in them stays as it is.
 
         The arrays are contiguous and have the shapes and dtypes of the schema; after an error they hold anything.
-        Tensors that travelled whole are decoded where they belong.
+        Tensors that travelled whole are decoded where they belong; of others, some are decoded before they are put to
+        their places, which takes from the cache all that the next one is decoded with.
         """
-        for number, members in enumerate(self._members):
-            targets = [arrays[slot.spec.name].reshape(-1) for slot in members]
+        held: list[tuple[Slot, Packed]] = []
+        held_values = 0
+        for number, (segment, members) in enumerate(zip(self._frame.segments, self._members, strict=True)):
             if len(members) == 1 and members[0].places is None and self._names_no_places(number):
-                self._decode(number, out=targets[0])
+                self._decode(number, out=arrays[members[0].spec.name].reshape(-1))
                 continue
-            for slot, target, packed in zip(members, targets, self._decode(number), strict=True):
-                places = slot.places if packed.indices is None else packed.indices
-                target[slice(None) if places is None else places] = packed.values
+            held_values += segment.count
+            if held_values > HELD_VALUES:
+                _put(held, arrays)
+                held, held_values = [], segment.count
+            held += zip(members, self._decode(number), strict=True)
+        _put(held, arrays)
 
     def _names_no_places(self, number: int) -> bool:
         return self._frame.segments[number].positions in (Positions.ALL, Positions.REF)
@@ -160,6 +167,13 @@ class UpdateReader:
             raise VersionError("values are coded against a base that we do not hold", seen=str(self.version))
         base = gather(self._base, members)
         return base if kept is None else base.take(kept.indices)
+
+
+def _put(held: Sequence[tuple[Slot, Packed]], arrays: Mapping[str, Array]) -> None:
+    """Write what travelled of each tensor to its places in `arrays`."""
+    for slot, packed in held:
+        places = slot.places if packed.indices is None else packed.indices
+        arrays[slot.spec.name].reshape(-1)[slice(None) if places is None else places] = packed.values
 
 
 def _indices(members: list[Slot], kept: Places | None, ends: list[int]) -> Iterator[Indices | None]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedprune.codec import Content, Limits, Plan, UpdateReader, account, decode_update, encode_update
+from fedprune.codec.reader import HELD_VALUES
 from fedprune.errors import LocalError
 from fedprune.mask import Mask
 from fedprune.tensor import Role, Schema, TensorSpec
@@ -166,9 +167,12 @@ def test_any_finite_values_come_back_finite_and_no_larger(sent: list[float], val
 
 @pytest.mark.parametrize("values", ["int8", "int4"])
 def test_values_go_to_their_places_and_leave_the_others_alone(values: str) -> None:
-    sizes = {"large": (200, 900), "small": (40, 50), "whole": (30, 40)}  # a segment of its own, and two that share one
+    # a segment of its own, some that share one, and then more values than are held before they are put to their places
+    sizes = {"large": (200, 900), "none": (0, 3), "small": (40, 50), "whole": (30, 40), "empty": (7, 0), "last": (3, 3)}
+    sizes |= {f"larger {number}": (500, 900) for number in range(3)}
     schema = Schema(tensors=tuple(TensorSpec(name=name, shape=shape) for name, shape in sizes.items()))
     rng = np.random.default_rng(0)
+    assert sum(0.3 * rows * columns for rows, columns in sizes.values()) > HELD_VALUES
     alive = {name: rng.random(shape) < (1 if name == "whole" else 0.3) for name, shape in sizes.items()}
     mask = Mask(schema=schema, version=1, alive=alive)
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in sizes.items()}
