@@ -89,14 +89,10 @@ def _joined(rows: Bytes) -> Bytes:
 
 def _parted(pairs: Bytes, count: int) -> Bytes:
     """The nibbles [count] of `_joined`; new memory."""
-    rows, half = _two_rows(count), -(-count // 2)
-    rows[0, :half] = pairs
-    words = rows.view("<u8")
-    np.right_shift(words[0], FOUR, out=words[1])
-    words &= LOW_NIBBLES
-    if half == rows.shape[1]:
-        return rows.reshape(-1)[:count]
-    return np.concatenate((rows[0, :half], rows[1, : count - half]))
+    nibbles, half = np.empty(count, np.uint8), -(-count // 2)
+    np.bitwise_and(pairs, np.uint8(15), out=nibbles[:half])
+    np.right_shift(pairs[: count - half], np.uint8(4), out=nibbles[half:])
+    return nibbles
 
 
 def _shifted(block: Bytes) -> Bytes:

@@ -22,6 +22,7 @@ from fedprune.codec import (
     encode_update,
 )
 from fedprune.codec.chooser import entropy_bytes
+from fedprune.codec.planes import BLOCK_VALUES, FEW_WORDS
 from fedprune.errors import LocalError, VersionError
 from fedprune.mask import Mask
 from fedprune.tensor import NUMPY_DTYPES, Role, Schema, TensorSpec, Version
@@ -149,6 +150,20 @@ def test_nan_infinity_and_negative_zero_survive() -> None:
     for base in (None, {"w": special[::-1].copy()}):
         data = encode_update({"w": special}, schema=schema, base=base)
         assert same(decode_update(data, schema=schema, base=base), {"w": special})
+
+
+@pytest.mark.parametrize("size", [FEW_WORDS - 1, FEW_WORDS, BLOCK_VALUES + 1])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "int64", "int16", "uint8"])
+def test_few_and_many_values_of_every_width_survive(dtype: str, size: int) -> None:
+    schema = Schema(tensors=(TensorSpec(name="w", shape=(size,), dtype=dtype, role=Role.BUFFER),))
+    rng = np.random.default_rng(0)
+    width = schema["w"].numpy_dtype.itemsize
+    # little in the highest byte, as in exponents, so that planes pay
+    planes = rng.integers(0, [256] * (width - 1) + [9], (size, width)).astype(np.uint8)
+    arrays = {"w": planes.reshape(-1).view(schema["w"].numpy_dtype)}
+    frame = encode_update(arrays, schema=schema)
+    assert len(frame) < planes.nbytes
+    assert same(decode_update(frame, schema=schema), arrays)
 
 
 def test_foreign_layouts_are_brought_into_form() -> None:
