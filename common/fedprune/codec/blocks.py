@@ -26,6 +26,7 @@ SMALLEST = 2.0**-100  # below it a reciprocal would overflow float32
 CHUNK_VALUES = 1 << 15
 MIN_BLOCK_BITS, MAX_BLOCK_BITS = 4, 12  # a chunk is some whole blocks
 POOL_DRAWS = 1 << 16
+LARGEST_DRAW = (1 << 64) - 1
 ABOVE_ZERO = 128  # codes are made as bytes above zero, and turned to two's complement by their highest bit
 
 # 2^(-i/8), i = 0..7, as float32: written out, so that every machine decodes the same bits.
@@ -170,7 +171,7 @@ class Dither:
         wanted = min(count, POOL_DRAWS) // 4 + 1
         if self._pool.size < 4 * wanted:
             # four 16-bit numbers out of each 64-bit one
-            draws = self.rng.integers(0, np.iinfo(np.uint64).max, wanted, np.uint64, endpoint=True)
+            draws = self.rng.integers(0, LARGEST_DRAW, wanted, np.uint64, endpoint=True)
             self._pool = draws.astype("<u8", copy=False).view("<u2") * np.float32(2.0**-16)
             self._pool += np.float32(ABOVE_ZERO + 2.0**-17)
         last = self._pool.size - min(count, CHUNK_VALUES)

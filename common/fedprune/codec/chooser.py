@@ -14,7 +14,7 @@ from math import log2
 
 from fedprune.codec import positions as position_codings
 from fedprune.codec import values as value_codings
-from fedprune.codec.base import Array, Part, Plan, Positions, Shape, Values, length, space_size
+from fedprune.codec.base import Array, Part, Plan, Positions, Shape, Values, length
 from fedprune.codec.grid import is_gathered
 from fedprune.codec.places import Places
 from fedprune.codec.room import Room
@@ -53,9 +53,9 @@ def alternatives(places: Places, shapes: Sequence[Shape], plan: Plan) -> list[Ch
     """Every coding that was tried, simplest first."""
     if plan.positions is not None:
         return [_try(plan.positions, places, shapes, plan)]
-    if places.count == space_size(shapes):
+    size, count = places.size, places.count
+    if count == size:
         return [_try(Positions.ALL, places, shapes, plan)]
-    size, count = space_size(shapes), places.count
     costs = {c: _cost_s(c, estimate_bytes(c, size, count), size, count, plan) for c in _candidates(count)}
     bound = WORTH_TRYING["small" if size < SMALL_SPACE else "large"] * min(costs.values())
     tried = [coding for coding, cost in costs.items() if cost <= bound]
@@ -73,7 +73,7 @@ def _candidates(count: int) -> list[Positions]:
 
 def _try(coding: Positions, places: Places, shapes: Sequence[Shape], plan: Plan) -> Choice:
     parts = position_codings.CODINGS[coding].encode(places, shapes)
-    cost = _cost_s(coding, length(parts), space_size(shapes), places.count, plan)
+    cost = _cost_s(coding, length(parts), places.size, places.count, plan)
     return Choice(coding=coding, parts=parts, cost_s=cost)
 
 

@@ -100,8 +100,8 @@ def _encode(indices: Indices, exact: int) -> list[Part]:
     for start in range(0, indices.size, CHUNK):
         gaps = _chunk_of_gaps(indices, start)
         chunk = symbols[start : start + CHUNK]
-        _write_symbols(gaps, exact, chunk)
-        for width, at in _classes(chunk, exact):
+        far = _write_symbols(gaps, exact, chunk)
+        for width, at in _classes(chunk, far, exact):
             classes[width].append(gaps[at])
     bits = [_to_bits(gaps, width) for width, chunks in enumerate(classes) for gaps in chunks]
     raw = np.packbits(np.concatenate(bits)).tobytes() if bits else b""
@@ -117,14 +117,18 @@ def _chunk_of_gaps(indices: Indices, start: int) -> Gaps:
     return gaps
 
 
-def _write_symbols(gaps: Gaps, exact: int, symbols: NDArray[np.uint8]) -> None:
-    """A gap below 2^exact is its own symbol; above, exponent and mantissa of the gap as a float follow on."""
+def _write_symbols(gaps: Gaps, exact: int, symbols: NDArray[np.uint8]) -> Indices:
+    """A gap below 2^exact is its own symbol; above, exponent and mantissa of the gap as a float follow on.
+
+    Gives the places of the latter.
+    """
     np.copyto(symbols, gaps, casting="unsafe")
     at = np.flatnonzero(gaps >= 1 << exact)
     if at.size:
         floats = gaps[at].astype(np.float64).view(np.int64) >> (52 - MANTISSA_BITS)
         first = (1023 + exact) << MANTISSA_BITS
         symbols[at] = floats - first + (1 << exact)
+    return at
 
 
 def _lowest(exact: int) -> Gaps:
@@ -134,16 +138,15 @@ def _lowest(exact: int) -> Gaps:
     return np.concatenate([np.arange(1 << exact), (steps << octaves - MANTISSA_BITS).reshape(-1)])[:256]
 
 
-def _classes(symbols: NDArray[np.uint8], exact: int) -> list[tuple[int, Indices]]:
-    """(raw bits, places among the gaps) of each octave beyond the exact ones."""
-    at = np.flatnonzero(symbols >= 1 << exact)
+def _classes(symbols: NDArray[np.uint8], at: Indices, exact: int) -> list[tuple[int, Indices]]:
+    """(raw bits, places among the gaps) of each octave beyond the exact ones, whose symbols are at `at`."""
     octaves = (symbols[at].astype(np.intp) - (1 << exact)) >> MANTISSA_BITS
     widths = octaves + (exact - MANTISSA_BITS)
     return [(int(width), at[widths == width]) for width in np.flatnonzero(np.bincount(widths)) if width]
 
 
 def _add_raw_bits(cursor: Cursor, gaps: Gaps, symbols: NDArray[np.uint8], exact: int) -> None:
-    classes = _classes(symbols, exact)
+    classes = _classes(symbols, np.flatnonzero(symbols >= 1 << exact), exact)
     bits = _take_bits(cursor, sum(width * at.size for width, at in classes))
     start = 0
     for width, at in classes:

@@ -92,7 +92,7 @@ class FrameRoom(Room):
             self._grow(end + end // 4)
         stays = part is self._view and self._start == start
         if not stays:
-            self._whole[start:end] = np.frombuffer(part, np.uint8)
+            self._whole.data[start:end] = part
         self._done = end
 
     def finish(self) -> bytes:
