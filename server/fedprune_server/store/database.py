@@ -23,8 +23,9 @@ from fedprune_server.store.rows import Row, Scalar, canonical
 from fedprune_server.store.schema import DDL, FACTS, FORMAT
 
 BUSY_TIMEOUT_S = 10.0
-# From so many pages of log on a synced commit folds it into the file.
-FOLD_PAGES = 1000
+# From so many pages of log (16 MiB) on a synced commit folds it into the file, which is two syncs more. Rows that were
+# changed since the last time go over once, so the rarer the cheaper; all of the log is read when a store is opened.
+FOLD_PAGES = 4000
 # Rows at the end of the chain that are checked whenever a store is opened; `verify` checks them all.
 TAIL_ROWS = 1000
 
