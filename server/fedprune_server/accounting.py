@@ -38,7 +38,7 @@ class Accounts:
     def restore(self, entries: Iterable[Entry]) -> None:
         """Go on with what an earlier process counted."""
         for entry in entries:
-            self._total(entry)
+            self._total(entry.client, entry.direction, entry.kind, entry.bytes)
 
     def moved(self, client: int) -> Traffic:
         """What this client has moved since the run began, heartbeats left out."""
@@ -47,9 +47,8 @@ class Accounts:
     def add(self, member: Member, direction: Direction, kind: Kind, count: int) -> None:
         """Count bytes of one kind."""
         if count:
-            entry = Entry(client=member.index, round=self.round, direction=direction, kind=kind, bytes=count)
-            self._open.add(entry)
-            self._total(entry)
+            self._open.count(member.index, self.round, direction, kind, count)
+            self._total(member.index, direction, kind, count)
 
     def control(self, member: Member, *, up: int = 0, down: int = 0, heartbeat: bool = False) -> None:
         """Count a message that is not bulk."""
@@ -109,9 +108,9 @@ class Accounts:
         self.pulls = 0
         return entries, socket
 
-    def _total(self, entry: Entry) -> None:
-        if entry.kind is not Kind.HEARTBEAT:
-            self._moved[entry.client, entry.direction] += entry.bytes
+    def _total(self, client: int, direction: Direction, kind: Kind, count: int) -> None:
+        if kind is not Kind.HEARTBEAT:
+            self._moved[client, direction] += count
 
     def _by_kind(self, member: Member, direction: Direction, kinds: Mapping[str, int]) -> None:
         for kind, count in kinds.items():
