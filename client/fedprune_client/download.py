@@ -43,6 +43,10 @@ class Download:
             raise RemoteError("bytes before their announcement", party=party)
         else:
             self._blob.feed(reply.chunk)
+        await self._apply_whole()
+
+    async def _apply_whole(self) -> None:
+        """Apply the open part, if all of it is here."""
         if self._blob is not None and self._part is not None and self._blob.complete:
             part, data = self._part, self._blob.finish()
             self._part = self._blob = None
@@ -52,15 +56,15 @@ class Download:
         """A part that came with the work. One that does not follow what we hold is let go: it can be pulled."""
         part = wire.part(step.header, party=party)
         if part.base is not None and part.base == self._replica.version:
-            await self.take(pb.PullReply(header=step.header), party)
-            await self.take(pb.PullReply(chunk=step.data), party)
+            self._announce(part, party).feed(step.data)
+            await self._apply_whole()
 
-    def _announce(self, part: Part, party: str) -> None:
-        if self._blob is not None and self._part is not None and self._part.digest == part.digest:
-            return
-        self._part = part
-        announced = Seal(size=part.size, sha256=part.digest)
-        self._blob = Assembler(announced, max_bytes=self._replica.max_bytes(part), party=party)
+    def _announce(self, part: Part, party: str) -> Assembler:
+        """What collects the part: what has come of it before stays."""
+        if self._blob is None or self._part is None or self._part.digest != part.digest:
+            announced = Seal(size=part.size, sha256=part.digest)
+            self._part, self._blob = part, Assembler(announced, max_bytes=self._replica.max_bytes(part), party=party)
+        return self._blob
 
     def check_complete(self, party: str) -> None:
         """Raise `UnavailableError` when the stream ended before the version was there."""

@@ -61,7 +61,11 @@ class WorkStream:
         self._answers[begin.assignment_id] = awaited
         try:
             async with asyncio.timeout(within_s):
-                await self._write(self._call, pb.ClientMessage(result=pb.Result(begin=begin, data=frame)))
+                message = pb.ClientMessage()
+                message.result.begin.CopyFrom(begin)
+                # set in its place: a result that is put into its message is copied once more
+                message.result.data = frame
+                await self._write(self._call, message)
                 return await awaited
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
             return None
