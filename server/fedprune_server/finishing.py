@@ -49,10 +49,13 @@ class Finishing:
         self.outgoing.say(f"round {round_}: aggregating {len(self.course().accepted)} {what}")
         self.tidy()
         await self._tidied()
+        # The receipts go out first: nobody has to wait for the next version to hear that its result counts.
+        await asyncio.sleep(0)
         closed = await self.settling.settle(round_, self.course())
         later = self.course().rules.evaluates(round_) or closed.judge or closed.remeasure
         self.dispatch(events.Committed(judge=closed.judge, remeasure=closed.remeasure))
         # After the next round's work has gone out: nobody has to wait for a line in a file.
+        await asyncio.sleep(0)
         if round_ and not later:
             self.settling.output.publish(round_)
 
