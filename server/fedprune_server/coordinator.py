@@ -24,10 +24,11 @@ from fedprune_server.interceptors import Caller
 from fedprune_server.members import Member, Members
 from fedprune_server.recovery import Resumption
 from fedprune_server.run import Run
+from fedprune_server.saying import Said
 
 log = logging.getLogger("fedprune.coordinator")
 
-Queue = asyncio.Queue[pb.CoordinatorMessage | None]
+Queue = asyncio.Queue[Said | None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,27 +147,22 @@ class Coordinator:
             self.run.dispatch(events.Declined(member.index, "hung up on: refused, and came again at once"))
         member.cut()
 
-    def hear(self, member: Member, message: pb.ClientMessage) -> None:
-        """A message on a client's work stream."""
+    def hear(self, member: Member, message: pb.ClientMessage, size: int) -> None:
+        """A message on a client's work stream, of `size` bytes without the content of a result."""
         member.last_seen = time.monotonic()
         heard = message.WhichOneof("event")
-        bulk = len(message.result.data) if heard == "result" else 0
-        self.count(member, up=message.ByteSize() - bulk, heartbeat=heard in ("heartbeat", "progress"))
+        self.count(member, up=size, heartbeat=heard in ("heartbeat", "progress"))
         if heard == "progress":
             member.step, member.steps = message.progress.step, message.progress.steps
         elif heard == "failure" and self.run is not None:
             self.run.failed(member, message.failure.assignment_id, message.failure.reason[:MAX_REASON])
 
-    def tell(self, member: Member, message: pb.CoordinatorMessage) -> None:
-        """A message leaves on a client's work stream."""
-        said = message.WhichOneof("event")
-        steps = message.assignment.steps if said == "assignment" else ()
-        bulk = sum(step.header.size for step in steps)
-        self.count(member, down=message.ByteSize() - bulk, heartbeat=said == "heartbeat")
-        if self.run is not None and steps:
-            for step in steps:
-                part = wire.part(step.header, party="this coordinator")
-                self.run.accounts.sent(member, part, memoryview(step.data), start=0, end=part.size)
+    def tell(self, member: Member, said: Said, size: int) -> None:
+        """What is said leaves on a client's work stream, in `size` bytes."""
+        self.count(member, down=size - said.steps.size)
+        if self.run is not None and said.steps.parts:
+            for part, content in zip(said.steps.parts, said.steps.contents, strict=True):
+                self.run.accounts.sent(member, part, memoryview(content), start=0, end=part.size)
             self.run.handed_out()
 
     @staticmethod

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from fedprune import wire
 from fedprune.assignment import Assignment
 from fedprune.config import RunConfig
-from fedprune.parts import Part
 from fedprune.tensor import Schema, Version
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.work import UploadPlan
@@ -19,29 +18,12 @@ from fedprune_server import plan
 from fedprune_server.autoplan import Choice
 from fedprune_server.members import Members
 from fedprune_server.proposal import Need
-from fedprune_server.store import AssignmentRecord, Blobs, Work
+from fedprune_server.saying import NO_STEPS, Steps
+from fedprune_server.store import AssignmentRecord, Work
 
 # How long a version may hold up the line of a client when it goes out with the work.
 INLINE_S = 5.0
 _UNKNOWN: Mapping[int, float] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A part that goes out with the work: its message is made once for all clients."""
-
-    part: Part
-    message: pb.Step
-
-
-def small_steps(parts: Sequence[Part], blobs: Blobs, *, most_bytes: int) -> tuple[Step, ...]:
-    """The parts as messages, if all of them together are of at most `most_bytes`; else none: they are to be pulled."""
-    if sum(part.size for part in parts) > most_bytes:
-        return ()
-    headers = [wire.part_header(part, number=number, count=len(parts)) for number, part in enumerate(parts)]
-    return tuple(
-        Step(p, pb.Step(header=head, data=bytes(blobs.open(p.digest)))) for head, p in zip(headers, parts, strict=True)
-    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,26 +102,25 @@ class Desk:
         training = plan.train_work(config, round_=round_, shard=shard, teacher=self.teacher())
         return training, plan.upload_plan(config, round_=round_, shard=shard, residual_epoch=self.epoch())
 
-    def send(self, client: int, steps: Sequence[Step] = ()) -> None:
+    def send(self, client: int, steps: Steps = NO_STEPS) -> None:
         """Tell a client what it was given, for the first time or again."""
         message = pb.CoordinatorMessage(assignment=wire.assignment_message(self._given[client]))
-        message.assignment.steps.extend(step.message for step in steps)
-        self.members.tell(client, message)
+        self.members.tell(client, message, steps)
 
     def send_new(
-        self, clients: Sequence[int], steps: Sequence[Sequence[Step]] = (), *, links: Mapping[int, float] = _UNKNOWN
+        self, clients: Sequence[int], steps: Sequence[Steps] = (), *, links: Mapping[int, float] = _UNKNOWN
     ) -> None:
         """Tell clients what they were given just now, with those of `steps` that bring a client to the version of it. Whose
         link (bytes a second, as far as they are known) takes long for them pulls them: a message of its own would be in
         the way of all that is said meanwhile."""
-        ways = {(way[0].part.base, way[-1].part.version): way for way in steps if way}
+        ways = {(way.parts[0].base, way.parts[-1].version): way for way in steps if way.parts}
         for client in clients:
             member = self.members[client]
             member.step = member.steps = 0
             member.state = "working"
-            way = ways.get((member.holds, self._given[client].version), ())
-            slow = sum(step.part.size for step in way) > INLINE_S * links.get(client, inf)
-            self.send(client, () if slow else way)
+            way = ways.get((member.holds, self._given[client].version), NO_STEPS)
+            slow = way.size > INLINE_S * links.get(client, inf)
+            self.send(client, NO_STEPS if slow else way)
 
     def cancel(self, clients: Sequence[int], reason: str) -> None:
         """Tell clients that what they were given is not wanted any more."""

@@ -182,11 +182,13 @@ class Border(grpc.aio.ServerInterceptor):
                 async with self._entered(method, context) as who:
                     several = handler.request_streaming
                     said = _each_parsed(context, read) if several else _parsed(await self._only(who, context), read)
+                    send = _write_first
                     async with contextlib.aclosing(inner(said, context)) as replies:
                         async for reply in replies:
-                            data = reply if write is None else write(reply)
+                            data = reply if write is None or isinstance(reply, bytes) else write(reply)
                             del reply  # what is not read is held once, not twice
-                            await _write(context, data, stall_s)
+                            await send(context, data, stall_s)
+                            send = _write
             except FedpruneError as error:
                 await self._refuse(context, method, error)
 
@@ -207,14 +209,20 @@ class Border(grpc.aio.ServerInterceptor):
 
 async def _write(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_s: float) -> None:
     """Hand out one message. Whoever does not read holds a connection, not us."""
-    writing = asyncio.ensure_future(context.write(reply))
     try:
-        await asyncio.wait({writing}, timeout=stall_s)
-        if not writing.done():
-            raise UnavailableError("does not read", party=caller().identity, seen=f"nothing for {stall_s:g} s")
-        writing.result()
+        async with asyncio.timeout(stall_s):
+            await context.write(reply)
+    except TimeoutError:
+        raise UnavailableError("does not read", party=caller().identity, seen=f"nothing for {stall_s:g} s") from None
+
+
+async def _write_first(context: grpc.aio.ServicerContext[Any, Any], reply: Any, stall_s: float) -> None:
+    """Hand out the first message of a call. gRPC that is cut off in it cannot say a status any more, and the caller
+    would wait for ever."""
+    writing = asyncio.ensure_future(_write(context, reply, stall_s))
+    try:
+        await asyncio.shield(writing)
     except asyncio.CancelledError:
-        # gRPC that is cut off in its first message cannot say a status any more, and the caller would wait for ever.
         await asyncio.wait({writing}, timeout=CUT_S)
         raise
     finally:

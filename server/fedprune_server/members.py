@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from fedprune.errors import IdentityError, SignatureError
 from fedprune.tensor import Version
 from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server.saying import NO_STEPS, Said, Steps
 
 MAX_QUEUED = 64
 
@@ -32,7 +33,7 @@ class Member:
     frozen_digest: str
     name: str = ""
     peers: set[str] = field(default_factory=set)
-    queue: asyncio.Queue[pb.CoordinatorMessage | None] | None = None
+    queue: asyncio.Queue[Said | None] | None = None
     cut: Callable[[], object] = lambda: None
     last_seen: float = 0.0
     # What it last worked on over the stream that is open: it holds this version, unless it has been started anew.
@@ -56,7 +57,7 @@ class Member:
         """How the log names it."""
         return {"client": self.index, "identity": self.identity}
 
-    def send(self, message: pb.CoordinatorMessage) -> None:
+    def send(self, message: pb.CoordinatorMessage, steps: Steps = NO_STEPS) -> None:
         """Queue a message for the work stream; without one it is dropped: the next greeting says it all again."""
         if self.queue is None:
             return
@@ -64,7 +65,7 @@ class Member:
             log.warning("does not read its work stream: cut off", extra=self.names)
             self.cut()
             return
-        self.queue.put_nowait(message)
+        self.queue.put_nowait(Said(message, steps))
 
 
 @dataclass(slots=True)
@@ -108,11 +109,11 @@ class Members:
         known.index, known.task_digest, known.last_seen = newcomer.index, newcomer.task_digest, newcomer.last_seen
         return known
 
-    def tell(self, index: int, message: pb.CoordinatorMessage) -> None:
+    def tell(self, index: int, message: pb.CoordinatorMessage, steps: Steps = NO_STEPS) -> None:
         """Queue a message for the client with this index, if it is here."""
         for member in self:
             if member.index == index:
-                member.send(message)
+                member.send(message, steps)
 
     @property
     def connected(self) -> list[Member]:

@@ -14,8 +14,9 @@ from fedprune.config import RunConfig
 from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_server import events
 from fedprune_server.course import Course
-from fedprune_server.desk import Desk, small_steps
+from fedprune_server.desk import Desk
 from fedprune_server.members import Member, Members
+from fedprune_server.saying import small_steps
 from fedprune_server.settling import Settling
 from fedprune_server.store import AssignmentRecord, RoundRecord, RunState, Store, Work
 

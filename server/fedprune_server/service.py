@@ -27,6 +27,7 @@ from fedprune_server.limits import Limits, messages
 from fedprune_server.members import Member
 from fedprune_server.probing import probed
 from fedprune_server.run import Run
+from fedprune_server.saying import Said
 
 log = logging.getLogger("fedprune.service")
 
@@ -88,9 +89,10 @@ class CoordinatorService(rpc.CoordinatorServicer):
         queue = self._coordinator.attach(member, caller().peer)
         listening = asyncio.create_task(self._listen(member, requests, queue))
         try:
-            while (message := await queue.get()) is not None:
-                self._coordinator.tell(member, message)
-                yield message
+            while (said := await queue.get()) is not None:
+                data = said.encoded()
+                self._coordinator.tell(member, said, len(data))
+                yield data
             if member.queue not in (queue, None):
                 raise StaleError(
                     "another client of this name has connected",
@@ -102,28 +104,29 @@ class CoordinatorService(rpc.CoordinatorServicer):
             self._coordinator.detach(member, queue)
 
     async def _listen(
-        self, member: Member, requests: AsyncIterator[pb.ClientMessage], queue: asyncio.Queue[Any]
+        self, member: Member, requests: AsyncIterator[pb.ClientMessage], queue: asyncio.Queue[Said | None]
     ) -> None:
         pace = messages()
         try:
             async for message in requests:
-                self._coordinator.hear(member, message)
+                content = wire.taken_content(message)
+                self._coordinator.hear(member, message, wire.size_without(message, content))
                 if message.WhichOneof("event") == "result":
-                    queue.put_nowait(pb.CoordinatorMessage(answer=await self._answer(member, message.result)))
+                    answer = await self._answer(member, message.result.begin, content)
+                    queue.put_nowait(Said(pb.CoordinatorMessage(answer=answer)))
                 await pause(pace.take(1, time.monotonic()))
         finally:
             queue.put_nowait(None)
 
-    async def _answer(self, member: Member, result: pb.Result) -> pb.Answer:
+    async def _answer(self, member: Member, begin: pb.Begin, content: bytes) -> pb.Answer:
         """A result that came in one message, which is here already: it takes no room of the uploads. While it is checked,
         its client is not listened to."""
-        assignment_id, count = result.begin.assignment_id, len(result.data)
+        assignment_id, count = begin.assignment_id, len(content)
         await pause(self._limits.owe_s(member.identity, count, time.monotonic()))
         try:
             with self._watching_store():
-                run = self._coordinator.run_of(result.begin.run_id)
-                vouched = signed(caller(), result.begin)
-                receipt = await self._coordinator.take(run, member, result.begin, result.data, vouched)
+                run = self._coordinator.run_of(begin.run_id)
+                receipt = await self._coordinator.take(run, member, begin, content, signed(caller(), begin))
         except FedpruneError as error:
             log.info("refused a result: %s", error, extra=member.names)
             return pb.Answer(assignment_id=assignment_id, refusal=pb.Refusal(status=error.status, reason=str(error)))

@@ -10,8 +10,10 @@ from fedprune import wire
 from fedprune.config import RunConfig, RunSection
 from fedprune.parts import Part, PartKind
 from fedprune.tensor import Schema, TensorSpec, Version
-from fedprune_server.desk import INLINE_S, Desk, small_steps
+from fedprune.v1 import coordinator_pb2 as pb
+from fedprune_server.desk import INLINE_S, Desk
 from fedprune_server.members import Member, Members
+from fedprune_server.saying import Said, small_steps
 from fedprune_server.store import MemoryStore, Work
 
 SCHEMA = Schema(tensors=(TensorSpec(name="w", shape=(4, 4)),))
@@ -48,8 +50,13 @@ def at_the_desk(here: Members) -> Desk:
 def heard(member: Member) -> list[list[bytes]]:
     """The steps of each assignment that was sent."""
     assert member.queue is not None
-    messages = [member.queue.get_nowait() for _ in range(member.queue.qsize())]
-    return [[step.data for step in message.assignment.steps] for message in messages if message is not None]
+    messages = [read(said) for _ in range(member.queue.qsize()) if (said := member.queue.get_nowait()) is not None]
+    return [[step.data for step in message.assignment.steps] for message in messages]
+
+
+def read(said: Said) -> pb.CoordinatorMessage:
+    """What a client makes of it."""
+    return pb.CoordinatorMessage.FromString(said.encoded())
 
 
 def test_a_step_goes_to_whom_it_brings_to_the_version_of_the_work() -> None:
@@ -82,5 +89,19 @@ def test_what_was_given_out_last_is_known_without_the_store() -> None:
 def test_steps_are_whole_or_none(most_bytes: int, count: int) -> None:
     store = MemoryStore()
     steps = small_steps((part(store),), store.blobs, most_bytes=most_bytes)
-    assert [step.message.data for step in steps] == [STEP] * count
-    assert [wire.part(step.message.header, party="here") for step in steps] == [part(store)] * count
+    assert steps.contents == (STEP,) * count
+    assert steps.parts == (part(store),) * count
+    assert steps.size == count * len(STEP)
+
+
+def test_an_assignment_and_its_steps_are_read_as_one_message() -> None:
+    store = MemoryStore()
+    other = part(store)
+    steps = small_steps((part(store), other), store.blobs, most_bytes=2 * len(STEP))
+    message = pb.CoordinatorMessage(assignment=pb.Assignment(assignment_id=7, run_id="r-1", train=pb.Train(steps=5)))
+    found = read(Said(message, steps)).assignment
+    assert [wire.part(step.header, party="here") for step in found.steps] == [part(store), other]
+    assert [step.data for step in found.steps] == [STEP, STEP]
+    assert [(step.header.part, step.header.parts) for step in found.steps] == [(0, 2), (1, 2)]
+    del found.steps[:]
+    assert found == message.assignment
