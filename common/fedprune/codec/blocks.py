@@ -201,8 +201,10 @@ def _peaks(values: Floats, sizes: Indices, block_bits: int) -> NDArray[np.float6
 
 
 def _scale_codes(peaks: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
-    """The largest step below `top` that still covers each peak."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        steps = np.floor(STEPS_PER_OCTAVE * np.log2(top / peaks))
-    worth = (peaks > SMALLEST) & (steps < NOTHING)
-    return np.where(worth, steps, NOTHING).astype(np.uint8)
+    """The largest step below `top` that still covers each peak; `NOTHING` for the smallest peaks."""
+    ratios = np.full(peaks.size, np.inf)
+    np.divide(top, peaks, out=ratios, where=peaks > SMALLEST)
+    steps = np.log2(ratios, out=ratios)
+    steps *= STEPS_PER_OCTAVE
+    # a number that is not negative is cut down to its floor
+    return np.minimum(steps, NOTHING, out=steps).astype(np.uint8)

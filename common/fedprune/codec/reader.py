@@ -116,7 +116,7 @@ class UpdateReader:
         first, space = members[0].spec, sum(slot.size for slot in members)
         if segment.count > space:
             raise LimitError("more values than can travel", seen=segment.count, expected=f"at most {space}")
-        if any(slot.spec.dtype != first.dtype for slot in members):
+        if len({slot.spec.dtype for slot in members}) > 1:
             raise DecodeError("tensors of different dtypes in one segment")
         if segment.positions in (Positions.ALL, Positions.REF) and segment.count != space:
             raise DecodeError("fewer values than the tensors have", seen=segment.count, expected=space)
