@@ -204,7 +204,6 @@ def _scale_codes(peaks: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
     """The largest step below `top` that still covers each peak; `NOTHING` for the smallest peaks."""
     ratios = np.full(peaks.size, np.inf)
     np.divide(top, peaks, out=ratios, where=peaks > SMALLEST)
-    steps = np.log2(ratios, out=ratios)
-    steps *= STEPS_PER_OCTAVE
+    steps: NDArray[np.float64] = np.minimum(STEPS_PER_OCTAVE * np.log2(ratios), NOTHING)
     # a number that is not negative is cut down to its floor
-    return np.minimum(steps, NOTHING, out=steps).astype(np.uint8)
+    return steps.astype(np.uint8)
