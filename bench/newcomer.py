@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedprune_lab.benching import keep
-from fedprune_lab.ports import free_port
+from fedprune_lab.ports import HOST, Ports
 
 QUICKSTART, OWN = Path("docs/quickstart.md"), Path("bench/tasks/waves.py")
 WORDS_A_MINUTE, KEYS_A_MINUTE = 200, 200
@@ -78,15 +78,16 @@ def _does(folder: Path, line: str, *, read: bool = True) -> Step:
 
 def _together(folder: Path, lines: Sequence[str]) -> list[Step]:
     """Commands in terminals of their own, at a port of this bench's own."""
-    address = f"127.0.0.1:{free_port()}"
-    commands = [[address if word == ADDRESS else word for word in shlex.split(line)[1:]] for line in lines]
-    commands[0] += ["--address", address]
-    began = time.monotonic()
-    running = [
-        subprocess.Popen([*COMMAND, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for words in commands
-    ]
-    codes = [process.wait() for process in running]
+    with Ports() as ports:
+        address = f"{HOST}:{ports.take()}"
+        commands = [[address if word == ADDRESS else word for word in shlex.split(line)[1:]] for line in lines]
+        commands[0] += ["--address", address]
+        began = time.monotonic()
+        running = [
+            subprocess.Popen([*COMMAND, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for words in commands
+        ]
+        codes = [process.wait() for process in running]
     if any(codes):
         raise SystemExit(f"exit codes {codes} of {lines}")
     waited = [0.0] * (len(lines) - 1) + [time.monotonic() - began]

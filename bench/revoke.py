@@ -33,7 +33,7 @@ from fedprune.v1 import coordinator_pb2 as pb
 from fedprune_client.channels import Channels
 from fedprune_lab.benching import keep
 from fedprune_lab.light import Crowd, LightClient
-from fedprune_lab.ports import free_port
+from fedprune_lab.ports import HOST, Ports
 from fedprune_server import audit
 from fedprune_server.authority import listing
 from fedprune_server.authority.office import Office
@@ -147,15 +147,16 @@ async def played(
 def coordinator(folder: Path, certs: Path, clients: int) -> Iterator[str]:
     """A coordinator with TLS, at the address that it gives; it is over at the end of the block."""
     (folder / "run.toml").write_text(RUN.format(clients=clients))
-    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "fedprune_server", "serve", str(folder / "run.toml"), "--task", str(TASK)]
-    command += ["--certs", str(certs), "--address", address, "--out", str(folder / "runs")]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            yield address
-            process.wait(PATIENCE_S)
-        finally:
-            process.terminate()
+    with Ports() as ports, (folder / "log").open("w") as log:
+        address = f"{HOST}:{ports.take()}"
+        command += ["--certs", str(certs), "--address", address, "--out", str(folder / "runs")]
+        with subprocess.Popen(command, stdout=log, stderr=log) as process:
+            try:
+                yield address
+                process.wait(PATIENCE_S)
+            finally:
+                process.terminate()
 
 
 def main() -> int:

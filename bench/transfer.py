@@ -38,7 +38,7 @@ from fedprune_client.residual import ResidualFile
 from fedprune_client.runner import Runner
 from fedprune_client.transport import Link
 from fedprune_lab.benching import keep
-from fedprune_lab.ports import free_port
+from fedprune_lab.ports import HOST, Ports
 from fedprune_server.authority.office import Office
 
 TASK = Path(__file__).parent / "tasks" / "embedding.py"
@@ -123,11 +123,11 @@ async def moved(folder: Path, link: Timed) -> None:
         link.pass_on()
 
 
-def serve(folder: Path, rounds: int, certs: Path | None) -> tuple[str, subprocess.Popen[str]]:
+def serve(folder: Path, rounds: int, certs: Path | None, port: int) -> tuple[str, subprocess.Popen[str]]:
     """A coordinator in a process of its own, and its address."""
     folder.mkdir()
     (folder / "run.toml").write_text(RUN % rounds)
-    address = f"127.0.0.1:{free_port()}"
+    address = f"{HOST}:{port}"
     command = ["serve", str(folder / "run.toml"), "--task", str(TASK), "--address", address]
     command += ["--out", str(folder / "runs")] + (["--certs", str(certs)] if certs is not None else [])
     with (folder / "log").open("w") as log:
@@ -141,15 +141,16 @@ async def both(folder: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
     now, turn = datetime.now(UTC), asyncio.Lock()
     office = Office.found(folder / "certs", federation="bench", hosts=["127.0.0.1"], now=now)
     mine = office.provide(folder / "one", Subject(federation="bench", role=Role.TRAINER, name="one"), now)
-    plain, plain_server = serve(folder / PLAIN, rounds, None)
-    tls, tls_server = serve(folder / TLS, rounds, office.folder)
-    links = {PLAIN: Timed(plain, turn, None), TLS: Timed(tls, turn, mine)}
-    try:
-        await asyncio.gather(*(moved(folder / kind, link) for kind, link in links.items()))
-    finally:
-        for server in (plain_server, tls_server):
-            server.terminate()
-            server.wait()
+    with Ports() as ports:
+        plain, plain_server = serve(folder / PLAIN, rounds, None, ports.take())
+        tls, tls_server = serve(folder / TLS, rounds, office.folder, ports.take())
+        links = {PLAIN: Timed(plain, turn, None), TLS: Timed(tls, turn, mine)}
+        try:
+            await asyncio.gather(*(moved(folder / kind, link) for kind, link in links.items()))
+        finally:
+            for server in (plain_server, tls_server):
+                server.terminate()
+                server.wait()
     return {kind: {"up": link.up[1:], "down": link.down[1:]} for kind, link in links.items()}
 
 
