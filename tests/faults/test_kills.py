@@ -55,8 +55,9 @@ def test_asked_to_end_at_random(tmp_path: Path) -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
-def test_killed_at_random_forty_times(tmp_path: Path) -> None:
-    assert kept(random_trials(first_seed=0, kills=40), tmp_path) >= 30
+def test_killed_at_random_thirty_times(tmp_path: Path) -> None:
+    """Twice as many are planned: a run that is over sooner than its kills were drawn for misses the rest."""
+    assert kept(random_trials(first_seed=0, kills=60), tmp_path) >= 30
 
 
 @pytest.mark.faults
