@@ -38,6 +38,8 @@ LIGHT_FROM = 100
 # So that a hundred interpreters do not start at once.
 APART_S = 0.5
 LISTENS_S = 60.0
+# A client of Flower that fails leaves its server waiting for it.
+TURN_S = 600.0
 
 
 def main() -> None:
@@ -93,7 +95,13 @@ def _flower(python: Path, clients: int, *, light: bool) -> float:
             start("light" if light else "client", port, str(clients), str(number), str(DATA))
             if light:
                 time.sleep(APART_S)
-        said = server.communicate()[0]
+        print(f"Flower: {clients} clients, {ROUNDS} rounds")
+        try:
+            said = server.communicate(timeout=TURN_S)[0]
+        except subprocess.TimeoutExpired:
+            raise SystemExit(
+                f"Flower did not end its rounds in {TURN_S:g} s: one of its clients may have failed"
+            ) from None
     if server.returncode:
         raise SystemExit(f"Flower's server ended with {server.returncode}")
     overheads_s: list[float] = json.loads(said.splitlines()[-1])

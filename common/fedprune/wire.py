@@ -292,25 +292,3 @@ def manifest(message: pb.Begin) -> str:
         work_s=message.work_s,
         residual_norm=message.residual_norm,
     )
-
-
-def taken_content(message: pb.ClientMessage) -> bytes:
-    """The content of a result, taken out of its message: each look at it there would copy it. Nothing, in any other."""
-    if message.WhichOneof("event") != "result":
-        return b""
-    content = message.result.data
-    message.result.ClearField("data")
-    return content
-
-
-def size_without(message: pb.ClientMessage, content: bytes) -> int:
-    """The bytes that a message had beside the `content` that was taken out of it."""
-    if not content:
-        return message.ByteSize()
-    result = message.result.ByteSize() + _field_bytes(len(content))
-    return _field_bytes(result) - len(content)
-
-
-def _field_bytes(count: int) -> int:
-    """What a field of `count` bytes takes: its tag, its length, and itself."""
-    return 1 + -(-count.bit_length() // 7) + count

@@ -159,7 +159,8 @@ class Coordinator:
 
     def tell(self, member: Member, said: Said, size: int) -> None:
         """What is said leaves on a client's work stream, in `size` bytes."""
-        self.count(member, down=size - said.steps.size)
+        heartbeat = said.message.WhichOneof("event") == "heartbeat"
+        self.count(member, down=size - said.steps.size, heartbeat=heartbeat)
         if self.run is not None and said.steps.parts:
             for part, content in zip(said.steps.parts, said.steps.contents, strict=True):
                 self.run.accounts.sent(member, part, memoryview(content), start=0, end=part.size)

@@ -185,6 +185,7 @@ class Border(grpc.aio.ServerInterceptor):
                     send = _write_first
                     async with contextlib.aclosing(inner(said, context)) as replies:
                         async for reply in replies:
+                            # what goes to many is in bytes already
                             data = reply if write is None or isinstance(reply, bytes) else write(reply)
                             del reply  # what is not read is held once, not twice
                             await send(context, data, stall_s)

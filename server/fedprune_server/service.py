@@ -21,6 +21,7 @@ from fedprune.v1 import coordinator_pb2 as pb
 from fedprune.v1 import coordinator_pb2_grpc as rpc
 from fedprune_server.audit import signed
 from fedprune_server.coordinator import Coordinator
+from fedprune_server.hearing import size_without, taken_content
 from fedprune_server.intake import Intake
 from fedprune_server.interceptors import caller
 from fedprune_server.limits import Limits, messages
@@ -109,8 +110,8 @@ class CoordinatorService(rpc.CoordinatorServicer):
         pace = messages()
         try:
             async for message in requests:
-                content = wire.taken_content(message)
-                self._coordinator.hear(member, message, wire.size_without(message, content))
+                content = taken_content(message)
+                self._coordinator.hear(member, message, size_without(message, content))
                 if message.WhichOneof("event") == "result":
                     answer = await self._answer(member, message.result.begin, content)
                     queue.put_nowait(Said(pb.CoordinatorMessage(answer=answer)))

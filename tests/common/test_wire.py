@@ -202,24 +202,6 @@ def test_a_part_without_a_digest(sha256: str) -> None:
         wire.part(pb.PartHeader(kind=pb.PART_KIND_MASK, sha256=sha256), party="the coordinator")
 
 
-@pytest.mark.parametrize("count", [0, 1, 100, 127, 128, 16_000, 16_384, 200_000, 1 << 21])
-def test_a_result_is_measured_without_its_content(count: int) -> None:
-    begin = pb.Begin(assignment_id=7, run_id="r-1", size=count, sha256="ab" * 32)
-    message = pb.ClientMessage(result=pb.Result(begin=begin, data=b"x" * count))
-    whole = message.ByteSize()
-    content = wire.taken_content(message)
-    assert content == b"x" * count
-    assert wire.size_without(message, content) == whole - count
-    assert message == pb.ClientMessage(result=pb.Result(begin=begin))
-
-
-def test_other_messages_have_no_content() -> None:
-    message = pb.ClientMessage(heartbeat=pb.Heartbeat())
-    assert wire.taken_content(message) == b""
-    assert message.WhichOneof("event") == "heartbeat"
-    assert wire.size_without(message, b"") == message.ByteSize()
-
-
 def test_metrics_are_bounded() -> None:
     good = {f"m{i}": float(i) for i in range(wire.MAX_METRICS)}
     assert wire.metrics(pb.Begin(metrics=good), party=PARTY) == good

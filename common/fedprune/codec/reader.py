@@ -23,7 +23,8 @@ from fedprune.errors import DecodeError, LimitError, VersionError
 from fedprune.mask import Bits, Indices, Mask
 from fedprune.tensor import Schema, TensorSpec, Version
 
-HELD_VALUES = 1 << 18  # of several segments together
+# Decoded before they are put to their places, of several segments together: a megabyte of float32.
+HELD_VALUES = 1 << 18
 
 
 class UpdateReader:
