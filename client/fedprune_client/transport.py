@@ -173,7 +173,7 @@ class Link:
         try:
             # A call that has ended before its first word says why when it is read.
             with suppress(asyncio.InvalidStateError):
-                await call.write(pb.SubmitRequest(begin=begin))
+                await _write_first(call, pb.SubmitRequest(begin=begin))
             if begin.eager:
                 await self._send(call, pieces())
             reply = await self._reply(call, within_s=answer_s)
@@ -209,6 +209,20 @@ class Link:
             raise as_error(await status(call), self.server)
         answer: pb.SubmitReply = reply
         return answer
+
+
+async def _write_first(call: Any, message: pb.SubmitRequest) -> None:
+    """The first word of a call, unless the call ends before it. Where a connection is closed in the moment in which a call
+    begins on it, gRPC lets who writes wait for ever."""
+    ended = asyncio.get_running_loop().create_future()
+    call.add_done_callback(lambda _: ended.cancel())
+    writing = asyncio.ensure_future(call.write(message))
+    try:
+        await asyncio.wait({writing, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if writing.done():
+            await writing
+    finally:
+        writing.cancel()
 
 
 async def _read(call: Any, *, within_s: float) -> Any:

@@ -484,6 +484,9 @@ class Answering:
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.asked = asyncio.Event()
 
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        return
+
     async def write(self, request: Any) -> None:
         return
 
@@ -516,13 +519,67 @@ async def test_an_upload_whose_connection_is_put_away_goes_on_over_the_next_one(
     async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[pb.SubmitReply]:
         yield RECEIPT
 
-    async with linked(Script(waits, answers)) as (link, said):
+    # an answer whose call ends before it is read is lost, and asked for again
+    async with linked(Script(waits, *[answers] * 20)) as (link, said):
         submitting = asyncio.create_task(link.submit(begin(), FRAME, chunk_bytes=1 << 16))
         await begun.wait()
         link._channels.present(None)
         await link._channels.retire()
         assert await submitting == RECEIPT.receipt
     assert any("the connection was closed" in line for line in said), said
+
+
+class Forgotten(Answering):
+    """A call that is cancelled in the moment in which it begins: gRPC never comes back to who writes to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = asyncio.Event()
+        self.ended: list[Callable[[Any], object]] = []
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self.ended.append(callback)
+
+    async def write(self, request: Any) -> None:
+        if self.written.is_set():
+            raise asyncio.InvalidStateError("RPC already finished.")
+        self.written.set()
+        await asyncio.Event().wait()
+
+    async def read(self) -> Any:
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_a_call_that_is_put_away_in_the_moment_it_begins_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, eager: bool
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
+    async with linked(Script()) as (link, said):
+        forgotten, good = Forgotten(), Answering()
+        good.answer.set_result(pb.SubmitReply(receipt=pb.Receipt(assignment_id=3)))
+        calls = iter([forgotten, good])
+        monkeypatch.setattr(link._channels.stub, "Submit", lambda **_: next(calls))
+        submitting = asyncio.create_task(link.submit(begin(eager=eager), FRAME, chunk_bytes=1 << 16))
+        await forgotten.written.wait()
+        for callback in forgotten.ended:
+            callback(forgotten)
+        done, _ = await asyncio.wait({submitting}, timeout=60)
+        assert done, said
+        assert submitting.result().assignment_id == 3
+        assert any("the connection was closed" in line for line in said)
+
+
+async def test_who_is_cancelled_while_a_call_begins_does_not_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with linked(Script()) as (link, said):
+        forgotten = Forgotten()
+        monkeypatch.setattr(link._channels.stub, "Submit", lambda **_: forgotten)
+        submitting = asyncio.create_task(link.submit(begin(), FRAME, chunk_bytes=1 << 16))
+        await forgotten.written.wait()
+        submitting.cancel()
+        done, _ = await asyncio.wait({submitting}, timeout=60)
+        assert done, said
+        assert submitting.cancelled()
 
 
 class Over(Answering):
