@@ -1,8 +1,9 @@
 """How fast the codec is, over memcpy: `python bench/speeds.py`, a few minutes on one core.
 
 A ratio is the rate at which dense float32 goes in or comes out, over that of copying 64 MiB in the same minute. Each is
-shown twice: in the median of all calls, and of those calls that had most of the core (`fedprune_lab.bench.pace`). Nets
-are those of bench/codec.py, trained at the first run.
+shown twice: in the median of all calls, and of those calls that had most of the core (`fedprune_lab.bench.pace`). Beside
+what comes out under a mask stands what putting the values to their places takes by itself. Nets are those of bench/codec.py,
+trained at the first run.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ def _update(
 
 
 def _placing(schema: Schema, mask: Mask, out: dict[str, np.ndarray]) -> Callable[[], None]:
+    """Puts ones wherever `mask` lets values be."""
     targets = [(out[spec.name].reshape(-1), mask.indices(spec.name)) for spec in schema.prunable]
     values = [np.ones(places.size, target.dtype) for target, places in targets]
 

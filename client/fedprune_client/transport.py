@@ -212,13 +212,13 @@ class Link:
 
 
 async def _write_first(call: Any, message: pb.SubmitRequest) -> None:
-    """The first word of a call, unless the call ends before it. Where a connection is closed in the moment in which a call
-    begins on it, gRPC lets who writes wait for ever."""
+    """The first word of a call, unless the call ends before it or takes nothing in time: what is read next says why. Where a
+    connection is closed in the moment in which a call begins on it, gRPC lets who writes wait for ever."""
     ended = asyncio.get_running_loop().create_future()
     call.add_done_callback(lambda _: ended.cancel())
     writing = asyncio.ensure_future(call.write(message))
     try:
-        await asyncio.wait({writing, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({writing, ended}, timeout=STALL_S, return_when=asyncio.FIRST_COMPLETED)
         if writing.done():
             await writing
     finally:

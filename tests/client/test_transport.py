@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -529,6 +529,19 @@ async def test_an_upload_whose_connection_is_put_away_goes_on_over_the_next_one(
     assert any("the connection was closed" in line for line in said), said
 
 
+def made_of(link: Link, *calls: Answering) -> None:
+    """Uploads over `link` meet these calls, one after the other."""
+    waiting, stub = iter(calls), cast(Any, link._channels.stub)
+    stub.Submit = lambda **_: next(waiting)
+
+
+def receipted() -> Answering:
+    """A call whose answer is here."""
+    call = Answering()
+    call.answer.set_result(pb.SubmitReply(receipt=pb.Receipt(assignment_id=3)))
+    return call
+
+
 class Forgotten(Answering):
     """A call that is cancelled in the moment in which it begins: gRPC never comes back to who writes to it."""
 
@@ -556,10 +569,8 @@ async def test_a_call_that_is_put_away_in_the_moment_it_begins_is_made_again(
 ) -> None:
     monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
     async with linked(Script()) as (link, said):
-        forgotten, good = Forgotten(), Answering()
-        good.answer.set_result(pb.SubmitReply(receipt=pb.Receipt(assignment_id=3)))
-        calls = iter([forgotten, good])
-        monkeypatch.setattr(link._channels.stub, "Submit", lambda **_: next(calls))
+        forgotten = Forgotten()
+        made_of(link, forgotten, receipted())
         submitting = asyncio.create_task(link.submit(begin(eager=eager), FRAME, chunk_bytes=1 << 16))
         await forgotten.written.wait()
         for callback in forgotten.ended:
@@ -570,10 +581,21 @@ async def test_a_call_that_is_put_away_in_the_moment_it_begins_is_made_again(
         assert any("the connection was closed" in line for line in said)
 
 
-async def test_who_is_cancelled_while_a_call_begins_does_not_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_takes_nothing_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(transport, "STALL_S", 0.05)
+    async with linked(Script()) as (link, said):
+        made_of(link, Forgotten(), receipted())
+        submitting = asyncio.create_task(link.submit(begin(), FRAME, chunk_bytes=1 << 16))
+        done, _ = await asyncio.wait({submitting}, timeout=60)
+        assert done, said
+        assert submitting.result().assignment_id == 3
+
+
+async def test_who_is_cancelled_while_a_call_begins_does_not_try_again() -> None:
     async with linked(Script()) as (link, said):
         forgotten = Forgotten()
-        monkeypatch.setattr(link._channels.stub, "Submit", lambda **_: forgotten)
+        made_of(link, forgotten)
         submitting = asyncio.create_task(link.submit(begin(), FRAME, chunk_bytes=1 << 16))
         await forgotten.written.wait()
         submitting.cancel()
@@ -592,19 +614,17 @@ class Over(Answering):
 async def test_a_call_that_ends_before_its_first_word_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "FIRST_DELAY_S", 0.01)
     async with linked(Script()) as (link, said):
-        over, good = Over(), Answering()
+        over = Over()
         over.answer.set_result(grpc.aio.EOF)
-        good.answer.set_result(pb.SubmitReply(receipt=pb.Receipt(assignment_id=3)))
-        calls = iter([over, good])
-        monkeypatch.setattr(link._channels.stub, "Submit", lambda **_: next(calls))
+        made_of(link, over, receipted())
         assert (await link.submit(begin(), FRAME, chunk_bytes=1 << 16)).assignment_id == 3
         assert any("the coordinator says good-bye" in line for line in said)
 
 
-async def test_who_is_cancelled_in_the_moment_of_an_answer_does_not_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_is_cancelled_in_the_moment_of_an_answer_does_not_try_again() -> None:
     async with linked(Script()) as (link, said):
         call = Answering()
-        monkeypatch.setattr(link._channels.stub, "Submit", lambda **_: call)
+        made_of(link, call)
         submitting = asyncio.create_task(link.submit(begin(), FRAME, chunk_bytes=1 << 16))
         await call.asked.wait()
         call.answer.set_result(grpc.aio.EOF)
